@@ -1,0 +1,1 @@
+"""Scripts behind the make targets, and those that make the bundled assets."""

@@ -1,0 +1,121 @@
+"""The book's chapters: which there are, and running one in a kernel of its own."""
+
+import asyncio
+import os
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import psutil
+import yaml
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+
+ROOT = Path(__file__).resolve().parent.parent
+SECONDS_PER_CELL = 120
+SAMPLE_EVERY = 0.1  # seconds between two looks at the kernel's memory
+
+
+def pages(root: Path = ROOT) -> list[Path]:
+    """Return every page that `_toc.yml` lists, in its order."""
+    toc = yaml.safe_load((root / "_toc.yml").read_text())
+    names = [toc["root"]]
+    names += [entry["file"] for part in toc["parts"] for entry in part["chapters"]]
+    return [_with_suffix(root / name) for name in names]
+
+
+def chapters(root: Path = ROOT) -> list[Path]:
+    """Return the pages that are notebooks."""
+    return [page for page in pages(root) if page.suffix == ".ipynb"]
+
+
+def unlisted(root: Path = ROOT) -> list[str]:
+    """Return the chapters and pages under book/ that `_toc.yml` does not list."""
+    files = {path for kind in ("*.ipynb", "*.md") for path in (root / "book").rglob(kind)}
+    hidden = {path for path in files if ".ipynb_checkpoints" in path.parts}
+    return sorted(p.relative_to(root).as_posix() for p in files - hidden - set(pages(root)))
+
+
+def _with_suffix(page: Path) -> Path:
+    found = [page.with_name(page.name + suffix) for suffix in (".ipynb", ".md")]
+    existing = [path for path in found if path.exists()]
+    if not existing:
+        raise FileNotFoundError(f"_toc.yml lists {page}, but neither .ipynb nor .md is there")
+    return existing[0]
+
+
+@dataclass(frozen=True)
+class Run:
+    """An executed notebook, its seconds, and the largest memory its kernel held, in bytes."""
+
+    notebook: NotebookNode
+    seconds: float
+    peak: int
+
+
+def run(path: Path, folder: Path | None = None) -> Run:
+    """Execute a notebook from top to bottom in a new kernel, as a reader would.
+
+    Args:
+        path: the notebook, which is not changed.
+        folder: where it runs; None is the notebook's own folder.
+
+    Raises:
+        nbclient.exceptions.CellExecutionError: if a cell raises.
+        nbclient.exceptions.DeadKernelError: if the kernel dies.
+    """
+    os.environ["TLBOOK_PROGRESS"] = "0"
+    notebook = nbformat.read(path, as_version=4)
+    client = NotebookClient(
+        notebook,
+        timeout=SECONDS_PER_CELL,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(folder or path.parent)}},
+    )
+    memory = _Memory()
+    client.on_notebook_start = lambda **_: memory.watch(client.km)
+    start = time.perf_counter()
+    try:
+        asyncio.run(client.async_execute())
+    finally:
+        memory.stop()
+    return Run(_without_paths(notebook), time.perf_counter() - start, memory.peak)
+
+
+def _without_paths(notebook: NotebookNode) -> NotebookNode:
+    """Keep of every traceback the error alone: the rest is full of one machine's paths."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "error":
+                output.traceback = [f"{output.ename}: {output.evalue}"]
+    return notebook
+
+
+class _Memory:
+    """Samples the memory of a kernel and its children from a thread."""
+
+    def __init__(self) -> None:
+        self.peak = 0
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def watch(self, manager) -> None:
+        self._thread = threading.Thread(target=self._sample, args=(manager,), daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _sample(self, manager) -> None:
+        kernel = psutil.Process(manager.provisioner.pid)
+        while not self._stop.wait(SAMPLE_EVERY):
+            try:
+                processes = [kernel, *kernel.children(recursive=True)]
+                held = sum(process.memory_info().rss for process in processes)
+            except psutil.NoSuchProcess:
+                continue
+            self.peak = max(self.peak, held)

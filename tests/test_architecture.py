@@ -21,10 +21,10 @@ MODULES = sorted(PACKAGE.glob("*.py"))
 # A module may import from its own layer and those above it in this list.
 LAYERS = [
     {"runtime", "files"},
-    {"paths", "heads", "surgery", "freezing", "audit", "download", "statedict", "grey", "weights"},
-    {"folders", "splits", "sources", "data"},
-    {"batches", "history", "loop", "checkpoint", "preflight", "training", "features"},
-    {"selection", "models"},
+    {"paths", "heads", "surgery", "freezing", "findings", "audit"},
+    {"download", "statedict", "weights"},
+    {"folders", "splits", "sources", "grey", "data"},
+    {"batches", "history", "loop", "checkpoint", "preflight", "training"},
     {"pictures", "inspection", "drawing", "display", "check"},
     {"__init__", "__main__"},
 ]  # fmt: skip
@@ -35,7 +35,9 @@ PUBLIC = {
              "make_loaders", "stratified_split"],
     "weights": ["LoadReport", "Pretrained", "WeightsError", "fetch", "load_pretrained",
                 "load_weights", "rename_keys", "save_weights"],
-    "surgery": ["get_head", "replace_head"],
+    "freezing": ["freeze", "frozen_names", "param_groups", "trainable_parameters", "unfreeze"],
+    "surgery": ["Audit", "adapt_in_channels", "append", "audit", "delete", "get_head",
+                "insert_after", "replace", "replace_head", "replace_stem", "truncate_after"],
     "training": ["History", "Metrics", "TrainingError", "evaluate", "fit", "predict",
                  "train_one_epoch"],
     "display": ["imshow", "plot_confusion", "plot_history", "show_predictions", "summary"],

@@ -295,6 +295,14 @@ def test_frozen_after_compiling_and_unfrozen_again():
         assert moved == (step is unfreeze)
 
 
+def test_names_are_those_of_the_network_that_was_compiled():
+    compiled = freeze(torch.compile(small_resnet(), backend="eager"), "layer1")
+    assert frozen_names(compiled) == frozen_names(compiled._orig_mod) == ["layer1"]
+    (rest, fc) = param_groups(compiled, {"fc": 1.0}, lr=0.1)
+    assert len(fc["params"]) == 2
+    assert rest["lr"] == 0.1
+
+
 def test_compiled_and_plain_agree():
     torch.manual_seed(0)
     model = freeze(small_resnet(), "conv1", "bn1", "layer1").train()

@@ -275,6 +275,21 @@ def test_the_build_runs_what_changed_and_only_that(small_book):
     assert "modules.ipynb ... " in execute(small_book).stdout
 
 
+def test_a_chapter_that_ran_again_is_rendered_again(small_book):
+    write_chapter(small_book)
+    runtime = small_book / "tlbook" / "runtime.py"
+    page = small_book / "_build" / "html" / "book" / "look" / "modules.html"
+    chapter = "from pathlib import Path\nimport tlbook.runtime\nprint(Path('answer').read_text())"
+    write_chapter(small_book, lambda nb: add(nb, chapter, position=2))
+    for answer in ["forty-one", "forty-two"]:
+        (small_book / "book" / "look" / "answer").write_text(answer)
+        runtime.write_text(runtime.read_text() + "\n# changed\n")
+        assert "modules.ipynb ... " in execute(small_book).stdout
+        built = build(small_book)
+        assert built.returncode == 0 and "Using cached notebook" in built.stdout
+        assert answer in page.read_text()
+
+
 def test_a_dead_link_and_a_warning_fail_the_build(small_book):
     write_chapter(small_book)
     index = small_book / "book" / "index.md"

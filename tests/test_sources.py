@@ -137,7 +137,15 @@ def test_a_failure_leaves_an_older_folder_alone(hymenoptera, cache):
     assert len(load_dataset("hymenoptera")) == 2
 
 
-LEAVING = ["../evil.txt", "a/../../evil.txt", "/evil.txt", "C:/evil.txt", "..\\evil.txt", "\\evil"]
+LEAVING = [
+    "../evil.txt",
+    "a/../../evil.txt",
+    "/evil.txt",
+    "C:/evil.txt",
+    "C:evil.txt",
+    "..\\evil.txt",
+    "\\evil",
+]
 
 
 @pytest.mark.parametrize("name", [*LEAVING, "link"])

@@ -101,6 +101,12 @@ def test_rare_classes_are_listed(parts):
     assert "make the parts larger" in str(caught.value)
 
 
+def test_four_items_do_not_fill_five_parts():
+    whole = named([0] * 20 + [1] * 20 + [2] * 4, ("cat", "dog", "newt"))
+    with pytest.raises(DataError, match="takes 6 items of a class: there are 4 of 'newt'"):
+        stratified_split(whole, (0.2,) * 5, seed=0)
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_no_part_ever_lacks_a_class(seed):
     whole = named([0] * 100 + [1] * 5, "ab")

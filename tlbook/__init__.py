@@ -11,8 +11,27 @@ from tlbook.data import (
     stratified_split,
 )
 from tlbook.display import imshow, plot_confusion, plot_history, show_predictions, summary
+from tlbook.freezing import (
+    freeze,
+    frozen_names,
+    param_groups,
+    trainable_parameters,
+    unfreeze,
+)
 from tlbook.runtime import best_precision, get_device, seed_everything
-from tlbook.surgery import get_head, replace_head
+from tlbook.surgery import (
+    Audit,
+    adapt_in_channels,
+    append,
+    audit,
+    delete,
+    get_head,
+    insert_after,
+    replace,
+    replace_head,
+    replace_stem,
+    truncate_after,
+)
 from tlbook.training import (
     History,
     Metrics,
@@ -36,6 +55,7 @@ from tlbook.weights import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "Audit",
     "DataError",
     "History",
     "LoadReport",
@@ -43,30 +63,43 @@ __all__ = [
     "Pretrained",
     "TrainingError",
     "WeightsError",
+    "adapt_in_channels",
+    "append",
+    "audit",
     "best_precision",
     "check",
     "class_counts",
+    "delete",
     "evaluate",
     "fetch",
     "few_shot_subset",
     "fit",
+    "freeze",
+    "frozen_names",
     "get_device",
     "get_head",
     "image_folder",
     "imshow",
+    "insert_after",
     "load_dataset",
     "load_pretrained",
     "load_weights",
     "make_loaders",
+    "param_groups",
     "plot_confusion",
     "plot_history",
     "predict",
     "rename_keys",
+    "replace",
     "replace_head",
+    "replace_stem",
     "save_weights",
     "seed_everything",
     "show_predictions",
     "stratified_split",
     "summary",
     "train_one_epoch",
+    "trainable_parameters",
+    "truncate_after",
+    "unfreeze",
 ]

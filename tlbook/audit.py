@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from tlbook.findings import Finding, Trial, all_findings, frozen_layers
 from tlbook.freezing import NORMS, is_pinned
-from tlbook.paths import CONTAINERS, split_path
+from tlbook.paths import CONTAINERS, split_path, unwrap
 
 Shape = tuple[int, ...]
 
@@ -109,7 +109,7 @@ def audit(
         >>> print(audit(net, torch.zeros(1, 4)).findings[0].place)
         1
     """
-    model = getattr(model, "_orig_mod", model)  # hooks do not fire in compiled code
+    model = unwrap(model)  # hooks do not fire in compiled code
     with _as_found(model):
         _quiet(model)
         trial, stages = _run(model, _inputs(model, example))
@@ -151,15 +151,11 @@ def _as_found(model: nn.Module) -> Iterator[None]:
     wanted = {module: module.train.wanted for module in modes if is_pinned(module)}
     buffers = [(m, *item) for m in modes for item in m.named_buffers(recurse=False)]
     values = [buffer.clone() for _, _, buffer in buffers]
-    fast = torch.backends.mha.get_fastpath_enabled()
     cuda = {p.device for p in model.parameters() if p.device.type == "cuda"}
     try:
-        # The fast path of attention goes past the layers it consists of.
-        torch.backends.mha.set_fastpath_enabled(False)
         with torch.random.fork_rng(cuda), torch.no_grad():
             yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
         for module, mode in modes.items():
             module.training = mode
         for module, mode in wanted.items():

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pooch
 import requests
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from tlbook.files import whole_file
 from tlbook.runtime import cache_dir

@@ -30,7 +30,7 @@ class Trial:
     """What one forward pass showed.
 
     `called` and `moving` hold paths: modules that ran, and modules that `model.train()` puts in
-    training mode. `used` holds the ids of the parameters that any operation took.
+    training mode. `used` holds the ids of all tensors that an operation took.
     """
 
     called: set[str] = field(default_factory=set)
@@ -54,7 +54,7 @@ def all_findings(
         yield from never_called(model, trial)
     yield from shared_inside(model)
     for number, donor in enumerate(donors):
-        yield from shared_with(model, donor, f"donor {number} ({type(donor).__name__})")
+        yield from shared_with(model, donor, f"donor {number} ({_kind(donor)})")
     yield from half_frozen(model, trial)
     yield from frozen_at_the_surface(model)
     if optimizer is not None:
@@ -64,24 +64,34 @@ def all_findings(
 def never_called(model: nn.Module, trial: Trial) -> Iterator[Finding]:
     """Find layers that forward leaves out.
 
-    Some networks never call a layer but hand its weights to a function, so a layer whose
-    parameters were used counts as called. Auxiliary heads rest outside training.
+    A layer that is never called but whose tensors an operation took counts as called: attention
+    hands its weights to a function. Auxiliary heads rest outside training. A layer without
+    weights may rest in one block and run in its twin, as stochastic depth does where a block
+    changes the shape.
     """
+    modules = dict(model.named_modules())
+    roles = {_role(modules, path) for path in trial.called}
     idle = {}
-    for path, module in model.named_modules():
-        ran = path in trial.called or any(id(p) in trial.used for p in module.parameters())
+    for path, module in modules.items():
         below = f"{path}." if path else ""
-        ran = ran or any(other.startswith(below) for other in trial.called)
-        resting = is_auxiliary(path) and not model.training
-        idle[path] = not ran and not resting and any(map(_does_something, module.modules()))
+        ran = path in trial.called or any(other.startswith(below) for other in trial.called)
+        ran = ran or any(id(t) in trial.used for t in (*module.parameters(), *module.buffers()))
+        weightless = next(module.parameters(), None) is None
+        rests = is_auxiliary(path) and not model.training
+        rests = rests or (weightless and _role(modules, path) in roles)
+        idle[path] = not ran and not rests and any(map(_does_something, module.modules()))
     for path in topmost(idle):
-        kind = type(model.get_submodule(path)).__name__
-        yield Finding("never called", path, f"forward does not call this {kind}")
+        yield Finding("never called", path, f"forward does not call this {_kind(modules[path])}")
+
+
+def _role(modules: dict[str, nn.Module], path: str) -> tuple[type, str]:
+    parent, name = split_path(path)
+    return type(modules[parent]), name
 
 
 def _does_something(module: nn.Module) -> bool:
     nothing = isinstance(module, nn.Identity | CONTAINERS) or getattr(module, "p", None) == 0
-    return not nothing and (next(module.children(), None) is None or _own(module) != [])
+    return bool(_own(module)) or (not nothing and next(module.children(), None) is None)
 
 
 def shared_inside(model: nn.Module) -> Iterator[Finding]:
@@ -141,7 +151,7 @@ def half_frozen(model: nn.Module, trial: Trial) -> Iterator[Finding]:
 def frozen_at_the_surface(model: nn.Module) -> Iterator[Finding]:
     """Find a kind of layer that is frozen among the children only, as a loop over them does."""
     for kind, (off, all_) in frozen_layers(model).items():
-        surface = [m for m in model.children() if type(m).__name__ == kind and _own(m)]
+        surface = [m for m in model.children() if _kind(m) == kind and _own(m)]
         by_hand = [m for m in surface if _is_off(m) and not is_pinned(m)]
         if by_hand and len(by_hand) == len(surface) == off < all_:
             places = [path for path, m in model.named_children() if m in by_hand]
@@ -154,8 +164,8 @@ def frozen_layers(model: nn.Module) -> dict[str, tuple[int, int]]:
     counts: dict[str, tuple[int, int]] = {}
     for module in model.modules():
         if _own(module):
-            off, all_ = counts.get(type(module).__name__, (0, 0))
-            counts[type(module).__name__] = (off + _is_off(module), all_ + 1)
+            off, all_ = counts.get(_kind(module), (0, 0))
+            counts[_kind(module)] = (off + _is_off(module), all_ + 1)
     return counts
 
 
@@ -210,6 +220,10 @@ def _described(module: nn.Module) -> Iterator[tuple[str, object]]:
 
 def _own(module: nn.Module) -> list[nn.Parameter]:
     return list(module.parameters(recurse=False))
+
+
+def _kind(module: nn.Module) -> str:
+    return type(module).__name__
 
 
 def _is_off(module: nn.Module) -> bool:

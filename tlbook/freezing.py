@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from tlbook.paths import CONTAINERS, find_module, is_auxiliary, suggest, topmost
+from tlbook.paths import CONTAINERS, find_module, is_auxiliary, suggest, topmost, unwrap
 
 NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
@@ -69,8 +69,6 @@ def freeze(model: nn.Module, *names: str) -> nn.Module:
         if not is_pinned(module):
             own = module.named_parameters(recurse=False)
             module.train = _Pinned(module, [n for n, p in own if p.requires_grad or id(p) in held])
-    # Only now, since a compiled module shares its mode with the one inside.
-    for module in parts:
         module.training = False
         for parameter in module.parameters(recurse=False):
             parameter.requires_grad_(False)
@@ -136,7 +134,7 @@ def frozen_names(model: nn.Module) -> list[str]:
         >>> frozen_names(freeze(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)), "0"))
         ['0']
     """
-    return topmost({path: _is_frozen(module) for path, module in model.named_modules()})
+    return topmost({path: _is_frozen(m) for path, m in unwrap(model).named_modules()})
 
 
 def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
@@ -183,7 +181,7 @@ def param_groups(
         >>> param_groups(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), {"0": 0.1})[0]["lr"]
         0.1
     """
-    chosen = _layers(model, lr, layer_decay) | _prefixed(model, rates or {})
+    chosen = _layers(unwrap(model), lr, layer_decay) | _prefixed(unwrap(model), rates or {})
     norms = {id(p) for m in model.modules() if isinstance(m, NORMS) for p in m.parameters()}
     groups: dict[tuple[str, bool], dict[str, Any]] = {}
     for parameter in trainable_parameters(model):

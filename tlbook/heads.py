@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import nn
 
-from tlbook.paths import find_module, is_auxiliary, split_path
+from tlbook.paths import find_module, is_auxiliary, split_path, unwrap
 
 Mode = Literal["sum", "mean", "repeat", "fresh"]
 
@@ -50,7 +50,7 @@ def get_head(model: nn.Module) -> Head:
     """
     owners = {
         path: module
-        for path, module in model.named_modules()
+        for path, module in unwrap(model).named_modules()
         if next(module.parameters(recurse=False), None) is not None
     }
     inside = _timm_classifier(model)

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 
 from torch import nn
 
+SHELL = "_orig_mod"
 CONTAINERS = nn.Sequential | nn.ModuleList | nn.ModuleDict
 
 
@@ -17,7 +18,8 @@ def find_module(model: nn.Module, path: str) -> nn.Module:
 
     Args:
         model: the network to search; the empty path is the network itself.
-        path: the path as `named_modules` spells it, for example "layer1.0.conv1".
+        path: the path as `named_modules` spells it, for example "layer1.0.conv1"; in a compiled
+            network with or without the prefix `_orig_mod`.
 
     Returns:
         The module at that path.
@@ -29,13 +31,25 @@ def find_module(model: nn.Module, path: str) -> nn.Module:
         >>> find_module(nn.Sequential(nn.Linear(2, 3), nn.ReLU()), "1")
         ReLU()
     """
-    try:
-        return model.get_submodule(path)
-    except AttributeError:
-        paths = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
-        raise ValueError(
-            f"{type(model).__name__} has no module {path!r}; {suggest(path, paths)}"
-        ) from None
+    module = unwrap(model)
+    for name in path.split(".") if path else ():
+        if name != SHELL:
+            module = unwrap(module._modules.get(name))
+        if module is None:
+            paths = [other for other, _ in unwrap(model).named_modules() if other]
+            kind = type(unwrap(model)).__name__
+            raise ValueError(f"{kind} has no module {path!r}; {suggest(path, paths)}")
+    return module
+
+
+def unwrap(module: nn.Module) -> nn.Module:
+    """Give the network inside a compiled one, which is a shell that passes everything on.
+
+    Example:
+        >>> unwrap(nn.ReLU())
+        ReLU()
+    """
+    return getattr(module, SHELL, module)
 
 
 def suggest(wrong: str, names: Iterable[str]) -> str:

@@ -71,6 +71,7 @@ def run(path: Path, folder: Path | None = None) -> Run:
     client = NotebookClient(
         notebook,
         timeout=SECONDS_PER_CELL,
+        record_timing=False,  # it would become part of the cells, and of the key in the cache
         kernel_name="python3",
         resources={"metadata": {"path": str(folder or path.parent)}},
     )

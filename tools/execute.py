@@ -9,6 +9,7 @@ depends on have changed. Seconds and memory of every chapter become a page of th
 
 import json
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 from jupyter_cache import get_cache
@@ -71,7 +72,8 @@ def _execute(cache: JupyterCacheAbstract, chapter: Path, name: str) -> dict:
     bundle = CacheBundleIn(run.notebook, str(chapter), data={"execution_seconds": run.seconds})
     cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
     print(f"{run.seconds:.0f} s, {run.peak / MEGABYTE:.0f} MB")
-    return {"seconds": round(run.seconds, 1), "peak": run.peak}
+    executed = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"seconds": round(run.seconds, 1), "peak": run.peak, "executed": executed}
 
 
 def _write_page(path: Path, ledger: dict[str, dict]) -> None:

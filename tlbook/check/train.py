@@ -16,8 +16,6 @@ from torch.utils.data import DataLoader, TensorDataset
 from tlbook.check.grading import NotYet, exercise
 from tlbook.history import Epoch, History
 
-Measurement = Callable[[nn.Module, DataLoader], tuple[float, float]]
-
 
 @exercise(
     "A log says 0.004, the sum of the mean losses of batches of 64, divided by the number of "
@@ -107,8 +105,13 @@ def loop_4(answer: Any) -> None:
 
 # Validation losses, patience, the epoch to keep, and what a wrong number comes from.
 EARLY_STOPS = [
-    ([0.9, 0.7, 0.5], 2, 3, "epochs count from 1, and the loss fell to the end."),
-    ([0.9, 0.6, 0.5, 0.6, 0.7], 2, 3, "it is the epoch with the lowest loss, not the last one."),
+    ([0.9, 0.7, 0.5], 2, 3, "count from 1, and go by val_loss, which fell to the end."),
+    (
+        [0.9, 0.6, 0.5, 0.6, 0.7],
+        2,
+        3,
+        "the epoch of the lowest val_loss is kept, not the last.",
+    ),
     ([0.9, 0.6, 0.7, 0.8, 0.1], 2, 2, "after two epochs without a lower loss there is no fifth."),
     ([0.9, 0.6, 0.7, 0.5, 0.6, 0.4], 2, 6, "a lower loss starts the counting again."),
     ([0.9, 0.6, 0.7, 0.1], 1, 2, "with patience 1 the third epoch is the last."),
@@ -125,8 +128,8 @@ def _history(losses: list[float]) -> History:
 
 def _delicate_model() -> nn.Module:
     """Make a model that gives other outputs, and other buffers, in training mode."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(0)
         return nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 3), nn.Dropout(0.5)).train()
 
 

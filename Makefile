@@ -1,8 +1,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-# CI has nobody to watch a progress bar, and a stored output must not hold one.
+# Nobody watches a progress bar here; and threads that wait should sleep, not spin (conftest.py).
 export TLBOOK_PROGRESS := 0
+export OMP_WAIT_POLICY := PASSIVE
 
 .PHONY: install install-newest book test check refresh chapter bench wheel chapters-from-wheel set-repo clean
 

@@ -33,13 +33,13 @@ PUBLIC = {
     "runtime": ["best_precision", "get_device", "seed_everything"],
     "data": ["DataError", "class_counts", "few_shot_subset", "image_folder", "load_dataset",
              "make_loaders", "stratified_split"],
-    "weights": ["LoadReport", "Pretrained", "WeightsError", "fetch", "load_pretrained",
-                "load_weights", "rename_keys", "save_weights"],
+    "weights": ["FetchError", "LoadReport", "Pretrained", "WeightsError", "fetch",
+                "load_pretrained", "load_weights", "rename_keys", "save_weights"],
     "freezing": ["freeze", "frozen_names", "param_groups", "trainable_parameters", "unfreeze"],
     "surgery": ["Audit", "adapt_in_channels", "append", "audit", "delete", "get_head",
                 "insert_after", "replace", "replace_head", "replace_stem", "truncate_after"],
-    "training": ["History", "Metrics", "TrainingError", "evaluate", "fit", "predict",
-                 "train_one_epoch"],
+    "training": ["BatchError", "CheckpointError", "Epoch", "History", "Metrics", "TrainingError",
+                 "evaluate", "fit", "predict", "train_one_epoch"],
     "display": ["imshow", "plot_confusion", "plot_history", "show_predictions", "summary"],
 }  # fmt: skip
 

@@ -324,13 +324,16 @@ def run_module(*arguments):
     return subprocess.run([sys.executable, "-m", *arguments], capture_output=True, text=True)
 
 
+MISSPELT = "t" + "eh"  # in one piece it would be found in this file
+
+
 def test_an_unformatted_or_misspelt_line_is_found(tmp_path):
     copy = tmp_path / "chapter.ipynb"
     notebook = json.loads(CHAPTER.read_text())
-    notebook["cells"][-1] = {**notebook["cells"][-1], "source": ["teh end"]}
+    notebook["cells"][-1] = {**notebook["cells"][-1], "source": [MISSPELT]}
     copy.write_text(json.dumps(notebook))
     spelling = run_module("codespell_lib", str(copy))
-    assert spelling.returncode != 0 and "teh" in spelling.stdout
+    assert spelling.returncode != 0 and MISSPELT in spelling.stdout
     bad = tmp_path / "bad.py"
     bad.write_text("import os\nx=1\n")
     lint = run_module("ruff", "check", "--config", str(ROOT / "pyproject.toml"), str(bad))

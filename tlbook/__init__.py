@@ -33,6 +33,9 @@ from tlbook.surgery import (
     truncate_after,
 )
 from tlbook.training import (
+    BatchError,
+    CheckpointError,
+    Epoch,
     History,
     Metrics,
     TrainingError,
@@ -42,6 +45,7 @@ from tlbook.training import (
     train_one_epoch,
 )
 from tlbook.weights import (
+    FetchError,
     LoadReport,
     Pretrained,
     WeightsError,
@@ -56,7 +60,11 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Audit",
+    "BatchError",
+    "CheckpointError",
     "DataError",
+    "Epoch",
+    "FetchError",
     "History",
     "LoadReport",
     "Metrics",

@@ -187,7 +187,7 @@ def plot_history(*histories: History | Mapping[str, History], title: str | None 
         title: words above the panels.
 
     Returns:
-        A figure with two panels: loss per example, accuracy in [0, 1].
+        A figure with two panels, loss per example and accuracy in [0, 1].
 
     Raises:
         ValueError: if there is no history, or one has no epochs.

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from tlbook.history import History
 
 # Okabe and Ito's palette, which people with any form of colour blindness can tell apart.
-BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 ORANGE, SKY = "#E69F00", "#56B4E9"
-RUNS = [(BLUE, "o"), (VERMILLION, "s"), (GREEN, "^"), (PURPLE, "D"), (ORANGE, "v"), (SKY, "P")]
+RUNS = [(BLUE, "o"), (VERMILION, "s"), (GREEN, "^"), (PURPLE, "D"), (ORANGE, "v"), (SKY, "P")]
 INK, GREY = "#1A1A1A", "#767676"
 STAR = {
     "marker": "*",
@@ -54,7 +54,7 @@ def draw_grid(
         axes.imshow(picture, cmap="gray", vmin=0, vmax=1)
         wrong = caption.startswith("✗")
         axes.set_title(caption, weight="bold" if wrong else "normal")
-        color, width, line = (VERMILLION, 3, (0, (3, 2))) if wrong else (GREY, 0.8, "-")
+        color, width, line = (VERMILION, 3, (0, (3, 2))) if wrong else (GREY, 0.8, "-")
         for spine in axes.spines.values():
             spine.set(visible=True, color=color, linewidth=width, linestyle=line)
 

@@ -126,7 +126,7 @@ def image_folder(
         path: the folder.
         transform: applied to each RGB PIL image; None gives tensors (3, H, W) in [0, 1].
         classes: names that must be there, in label order, such as the training set's `classes`.
-        ignore: shell patterns, such as "*.txt", of files and folders to pass over.
+        ignore: shell patterns, such as `"*.txt"`, of files and folders to pass over.
         verify: False does not decode each file once, which takes a millisecond a photograph.
 
     Raises:

@@ -18,8 +18,9 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from tqdm import tqdm
 
 from tlbook import runtime
-from tlbook.batches import Batches, Data, example_count, make_batches
+from tlbook.batches import BatchError, Batches, Data, example_count, make_batches
 from tlbook.checkpoint import (
+    CheckpointError,
     describe_run,
     get_random_state,
     load_checkpoint,
@@ -31,7 +32,18 @@ from tlbook.history import Epoch, History
 from tlbook.loop import Criterion, Metrics, TrainingError, evaluate, predict, train_one_epoch
 from tlbook.preflight import avoid_batch_of_one, check_classes
 
-__all__ = ["History", "Metrics", "TrainingError", "evaluate", "fit", "predict", "train_one_epoch"]
+__all__ = [
+    "BatchError",
+    "CheckpointError",
+    "Epoch",
+    "History",
+    "Metrics",
+    "TrainingError",
+    "evaluate",
+    "fit",
+    "predict",
+    "train_one_epoch",
+]
 
 
 def fit(

@@ -23,7 +23,7 @@ def main():
     if sys.version_info < (3, 11):  # noqa: UP036 - this script meets whatever Python there is
         found = ".".join(map(str, sys.version_info[:3]))
         sys.exit(f"Python {found} found, 3.11 or newer needed: make PYTHON=python3.11 ...")
-    print("Setting up .venv (a few minutes, about 7 GB with torch's ordinary wheel)", flush=True)
+    print("Setting up .venv (a few minutes, about 6.5 GB with torch's ordinary wheel)", flush=True)
     if FOLDER.exists():
         shutil.rmtree(FOLDER)
     venv.create(FOLDER, with_pip=True)

@@ -59,9 +59,9 @@ def _code_of(chapter: Path) -> str:
 
 
 def _files_of(module: str, chapter: Path, root: Path) -> list[Path]:
-    if module == "check":  # a part's chapters use their part's checks
+    if module == "check":  # a chapter uses its own checks alone
         folder = root / PACKAGE / "check"
-        return [folder / "__init__.py", folder / "grading.py", folder / f"{chapter.parent.name}.py"]
+        return [folder / "grading.py", folder / f"{chapter.stem}.py"]
     file = root / PACKAGE / f"{module}.py"
     return [file] if file.exists() else []
 

@@ -74,3 +74,30 @@ def expect(answer: Any, right: Any, **hints: str) -> None:
         key = str(answer)
         hint = hints.get(key) or hints.get("_" + key)
         raise NotYet(hint or f"{answer!r} is not the right value.")
+
+
+def expect_table(answer: Any, right: dict[str, Any], hints: dict[str, dict[str, str]]) -> None:
+    """Raise `NotYet` unless the answer is a dictionary with the right value under each key.
+
+    Args:
+        answer: the reader's answer.
+        right: the values.
+        hints: for a key, hints for typical wrong values, as `expect` takes them.
+    """
+    if not isinstance(answer, dict):
+        raise NotYet(f"expected a dictionary, found {type(answer).__name__}.")
+    if answer.keys() != right.keys():
+        missing = sorted(right.keys() - answer.keys())
+        extra = sorted(map(str, answer.keys() - right.keys()))
+        raise NotYet(f"wrong keys: missing {missing or 'none'}, not expected {extra or 'none'}.")
+    for key, value in right.items():
+        try:
+            expect(answer[key], value, **hints.get(key, {}))
+        except NotYet as hint:
+            raise NotYet(f"{key}: {hint}") from None
+
+
+def expect_function(answer: Any, arguments: str) -> None:
+    """Raise `NotYet` unless the answer can be called; `arguments` says with what."""
+    if not callable(answer):
+        raise NotYet(f"expected a function of {arguments}, found {type(answer).__name__}.")

@@ -1,4 +1,4 @@
-"""Checks of the exercises in the part *Look*: what a network is made of.
+"""Checks of the exercises in *modules*: what a network is made of.
 
 A wrong number mostly tells which mistake it comes from, so typical ones have hints of their own.
 """
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torchvision.models import densenet121
 
-from tlbook.check.grading import NotYet, exercise, expect
+from tlbook.check.grading import NotYet, exercise, expect, expect_table
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
@@ -87,7 +87,7 @@ def modules_1(answer: Any) -> None:
 @exercise('Count the layer: answer = {"parameters": ..., "bytes": ..., "mult_adds": ...}.')
 def modules_2(answer: Any) -> None:
     """A depthwise convolution counted by hand."""
-    _expect_table(answer, DEPTHWISE, DEPTHWISE_HINTS)
+    expect_table(answer, DEPTHWISE, DEPTHWISE_HINTS)
 
 
 @exercise('Sort the bytes by class of layer: answer = {"Linear": ..., ...}.')
@@ -103,7 +103,7 @@ def modules_3(answer: Any) -> None:
         conv = answer.get("Conv2d")
         if isinstance(conv, float) and 0 < conv < 100:
             raise NotYet("those look like megabytes; expected bytes, as whole numbers.")
-    _expect_table(answer, DENSENET, DENSENET_HINTS)
+    expect_table(answer, DENSENET, DENSENET_HINTS)
 
 
 @exercise("Slow every BatchNorm down: answer = a function that takes a network.")
@@ -179,18 +179,3 @@ def _expect_nothing_else(name: str, pairs: list[tuple[nn.Module, nn.Module]]) ->
     ):
         if not new.equal(old):
             raise NotYet(f"{name}: the values of {key} have changed; only momentum should.")
-
-
-def _expect_table(answer: Any, right: dict[str, int], hints: dict[str, dict[str, str]]) -> None:
-    """Raise `NotYet` unless the answer is a dictionary with the right value under each key."""
-    if not isinstance(answer, dict):
-        raise NotYet(f"expected a dictionary, found {type(answer).__name__}.")
-    if answer.keys() != right.keys():
-        missing = sorted(right.keys() - answer.keys())
-        extra = sorted(map(str, answer.keys() - right.keys()))
-        raise NotYet(f"wrong keys: missing {missing or 'none'}, not expected {extra or 'none'}.")
-    for key, value in right.items():
-        try:
-            expect(answer[key], value, **hints[key])
-        except NotYet as hint:
-            raise NotYet(f"{key}: {hint}") from None

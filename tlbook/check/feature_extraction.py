@@ -1,4 +1,4 @@
-"""Checks of the exercises in the part *Transfer*: other people's networks put to use.
+"""Checks of the exercises in *feature extraction*: other people's networks put to use.
 
 Functions are tried on small networks with random weights, whose statistics make training mode
 and evaluation mode differ plainly.
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v3_small, resnet18
 
-from tlbook.check.grading import NotYet, exercise, expect
+from tlbook.check.grading import NotYet, exercise, expect, expect_function, expect_table
 from tlbook.surgery import get_head
 
 PASSES = {"without": 97_200, "with": 1_200}
@@ -56,14 +56,7 @@ def feature_extraction_1(answer: Any) -> None:
 )
 def feature_extraction_2(answer: Any) -> None:
     """What a cache of features saves, counted."""
-    if not isinstance(answer, dict) or answer.keys() != PASSES.keys():
-        found = sorted(map(str, answer)) if isinstance(answer, dict) else type(answer).__name__
-        raise NotYet(f'expected a dictionary with the keys "without" and "with", found {found}.')
-    for key, right in PASSES.items():
-        try:
-            expect(answer[key], right, **PASSES_HINTS[key])
-        except NotYet as hint:
-            raise NotYet(f"{key}: {hint}") from None
+    expect_table(answer, PASSES, PASSES_HINTS)
 
 
 @exercise(
@@ -72,7 +65,7 @@ def feature_extraction_2(answer: Any) -> None:
 )
 def feature_extraction_3(answer: Any) -> None:
     """Features of any network, read without leaving a trace in it."""
-    _expect_function(answer, "a network and images")
+    expect_function(answer, "a network and images")
     builders = {"ResNet-18": resnet18, "MobileNetV3-Small": mobilenet_v3_small}
     for name, build in builders.items():
         with torch.random.fork_rng(devices=[]):
@@ -91,7 +84,7 @@ def feature_extraction_3(answer: Any) -> None:
 )
 def feature_extraction_4(answer: Any) -> None:
     """Features that are the same for an image and its mirror image."""
-    _expect_function(answer, "a backbone and images")
+    expect_function(answer, "a backbone and images")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         backbone = nn.Sequential(
@@ -141,11 +134,6 @@ def _grade_features(function: Callable, model: nn.Module, images: Tensor) -> Non
         raise NotYet("the features are right, but the model's running statistics have moved.")
     if any(m._forward_hooks or m._forward_pre_hooks for m in model.modules()):
         raise NotYet("the features are right, but a hook is left on the model; remove it.")
-
-
-def _expect_function(answer: Any, arguments: str) -> None:
-    if not callable(answer):
-        raise NotYet(f"expected a function of {arguments}, found {type(answer).__name__}.")
 
 
 def _expect_features(found: Any, shape: torch.Size) -> Tensor:

@@ -1,4 +1,4 @@
-"""Right and typically wrong answers to the exercises of the part *Train*."""
+"""Right and typically wrong answers to the exercises of *the training loop*."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""Checks of the exercises in the part *Train*: loops, what they log, and when they stop.
+"""Checks of the exercises in *the training loop*: loops, what they log, and when they stop.
 
 Functions that a reader writes are run on tiny data on which every typical mistake gives another
 number than the right way.

@@ -1,4 +1,4 @@
-"""Right and typically wrong answers to the exercises of the part *Transfer*."""
+"""Right and typically wrong answers to the exercises of *feature extraction*."""
 
 import copy
 

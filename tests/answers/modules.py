@@ -1,4 +1,4 @@
-"""Right and typically wrong answers to the exercises of the part *Look*."""
+"""Right and typically wrong answers to the exercises of *modules*."""
 
 import copy
 

@@ -25,7 +25,7 @@ LAYERS = [
     {"download", "statedict", "weights"},
     {"folders", "splits", "sources", "grey", "data"},
     {"batches", "history", "loop", "checkpoint", "preflight", "training"},
-    {"pictures", "inspection", "drawing", "display", "check"},
+    {"pictures", "inspection", "alignment", "comparison", "drawing", "display", "check"},
     {"__init__", "__main__"},
 ]  # fmt: skip
 
@@ -40,7 +40,8 @@ PUBLIC = {
                 "insert_after", "replace", "replace_head", "replace_stem", "truncate_after"],
     "training": ["BatchError", "CheckpointError", "Epoch", "History", "Metrics", "TrainingError",
                  "evaluate", "fit", "predict", "train_one_epoch"],
-    "display": ["imshow", "plot_confusion", "plot_history", "show_predictions", "summary"],
+    "display": ["Comparison", "compare_models", "imshow", "plot_confusion", "plot_history",
+                "plot_shapes", "show_maps", "show_predictions", "summary"],
 }  # fmt: skip
 
 

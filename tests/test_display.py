@@ -19,7 +19,7 @@ from sklearn.metrics import confusion_matrix
 from torch import nn
 from torch.utils.data import Dataset, Subset, TensorDataset
 from torchvision import transforms as v1
-from torchvision.models import ResNet18_Weights
+from torchvision.models import ResNet18_Weights, resnet18, swin_t
 from torchvision.transforms import v2
 
 from tlbook.display import (
@@ -27,6 +27,8 @@ from tlbook.display import (
     imshow,
     plot_confusion,
     plot_history,
+    plot_shapes,
+    show_maps,
     show_predictions,
     summary,
 )
@@ -581,3 +583,62 @@ def test_a_notebook_shows_each_figure_once(tmp_path, monkeypatch):
         assert pictures == [kind != "stream" and name != "summary" for kind in expected], name
     light = [output.text for output in notebook.cells[0].outputs if output.name == "stdout"]
     assert light == ["set()\n"]  # importing tlbook did not import what only a picture needs
+
+
+def test_maps_share_one_range_or_have_their_own():
+    maps = torch.stack([torch.linspace(-1, 1, 16), torch.linspace(0, 0.1, 16)]).view(2, 4, 4)
+    shared = [axes.images[0].get_array() for axes in show_maps(maps).axes]
+    own = [axes.images[0].get_array() for axes in show_maps(maps, shared=False).axes]
+    assert (shared[0].min(), shared[0].max()) == (0, 1)
+    assert shared[1].min() == pytest.approx(0.5) and shared[1].max() == pytest.approx(0.55)
+    assert [(picture.min(), picture.max()) for picture in own] == [(0, 1), (0, 1)]
+
+
+def test_maps_of_one_value_and_filters_in_colour():
+    assert show_maps(torch.zeros(1, 4, 4)).axes[0].images[0].get_array().max() == 0
+    filters = nn.Conv2d(3, 5, 7).weight
+    figure = show_maps(filters, labels=[str(n) for n in range(5)])
+    assert [axes.get_title() for axes in figure.axes] == list("01234")
+    assert figure.axes[0].images[0].get_array().shape == (7, 7, 3)
+
+
+@pytest.mark.parametrize(
+    ("maps", "words"),
+    [
+        (torch.zeros(4), r"shape \(4,\); expected \(K, H, W\)"),
+        (torch.zeros(0, 4, 4), "shape"),
+        (torch.zeros(2, 5, 4, 4), "1 or 3 channels"),
+        (torch.full((1, 2, 2), torch.nan), "not finite"),
+    ],
+)
+def test_maps_that_do_not_fit(maps, words):
+    with pytest.raises(ValueError, match=words):
+        show_maps(maps)
+
+
+def test_shapes_along_a_network():
+    model = resnet18()
+    axes = plot_shapes(model, (1, 3, 64, 64)).axes[0]
+    names = [label.get_text() for label in axes.get_xticklabels()]
+    assert names == [
+        "input",
+        "conv1",
+        "maxpool",
+        "layer2.0",
+        "layer3.0",
+        "layer4.0",
+        "avgpool",
+        "fc",
+    ]
+    words = [text.get_text().replace("\u2009", "") for text in axes.texts]
+    assert words[:3] == ["3×64×64", "64×32×32", "64×16×16"] and words[-1] == "1000"
+    heights = [bar.get_height() for bar in axes.patches]
+    assert heights[:6] == [1, 1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32]
+    assert model.training and model.bn1.num_batches_tracked == 0
+
+
+def test_shapes_of_a_network_that_keeps_channels_last_and_of_a_wrong_input():
+    axes = plot_shapes(swin_t(), (1, 3, 64, 64)).axes[0]
+    assert axes.texts[1].get_text().replace("\u2009", "") == "96×16×16"
+    with pytest.raises(RuntimeError, match="conv1"):
+        plot_shapes(resnet18(), (1, 1, 64, 64))

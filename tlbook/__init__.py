@@ -10,7 +10,17 @@ from tlbook.data import (
     make_loaders,
     stratified_split,
 )
-from tlbook.display import imshow, plot_confusion, plot_history, show_predictions, summary
+from tlbook.display import (
+    Comparison,
+    compare_models,
+    imshow,
+    plot_confusion,
+    plot_history,
+    plot_shapes,
+    show_maps,
+    show_predictions,
+    summary,
+)
 from tlbook.freezing import (
     freeze,
     frozen_names,
@@ -62,6 +72,7 @@ __all__ = [
     "Audit",
     "BatchError",
     "CheckpointError",
+    "Comparison",
     "DataError",
     "Epoch",
     "FetchError",
@@ -77,6 +88,7 @@ __all__ = [
     "best_precision",
     "check",
     "class_counts",
+    "compare_models",
     "delete",
     "evaluate",
     "fetch",
@@ -96,6 +108,7 @@ __all__ = [
     "param_groups",
     "plot_confusion",
     "plot_history",
+    "plot_shapes",
     "predict",
     "rename_keys",
     "replace",
@@ -103,6 +116,7 @@ __all__ = [
     "replace_stem",
     "save_weights",
     "seed_everything",
+    "show_maps",
     "show_predictions",
     "stratified_split",
     "summary",

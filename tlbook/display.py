@@ -1,4 +1,4 @@
-"""Pictures and tables: image grids, predictions, histories, confusion matrices, model summaries.
+"""Pictures and tables: images, maps, shapes, predictions, histories, summaries, comparisons.
 
 Every function returns what it made and leaves the rest as it was: pyplot's figures and settings,
 the model, the random states. matplotlib is imported here alone, and only to draw.
@@ -16,16 +16,35 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from tlbook.drawing import STYLE, draw_confusion, draw_grid, draw_histories
-from tlbook.inspection import predict_examples, summary
-from tlbook.pictures import Labels, as_pictures, captions, class_indices, class_names
+from tlbook.comparison import Comparison, compare_models
+from tlbook.drawing import STYLE, draw_confusion, draw_grid, draw_histories, draw_shapes
+from tlbook.inspection import dataset_attribute, predict_examples, shapes_along, summary
+from tlbook.pictures import (
+    Labels,
+    as_pictures,
+    captions,
+    class_names,
+    count_pairs,
+    scaled,
+    words_for,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from tlbook.history import History
 
-__all__ = ["imshow", "plot_confusion", "plot_history", "show_predictions", "summary"]
+__all__ = [
+    "Comparison",
+    "compare_models",
+    "imshow",
+    "plot_confusion",
+    "plot_history",
+    "plot_shapes",
+    "show_maps",
+    "show_predictions",
+    "summary",
+]
 
 WIDTH = 6.4  # inches: shown 640 pixels wide, 9-point letters are as large as on paper
 LETTER = 0.078  # inches: the mean width of a 9-point letter
@@ -116,6 +135,58 @@ def imshow(
     return _grid(pictures, captions(true, predicted), columns, title)
 
 
+def show_maps(
+    maps: Tensor,
+    *,
+    labels: Sequence[str] | None = None,
+    columns: int = 8,
+    shared: bool = True,
+    title: str | None = None,
+) -> Figure:
+    """Show activations or filters, from the smallest value in black to the largest in white.
+
+    Args:
+        maps: grey maps `(K, H, W)`, or coloured ones `(K, 3, H, W)` such as the filters of a
+            first layer; any values.
+        labels: words above each map.
+        columns: maps in a row.
+        shared: one range of values for all maps, so that they can be compared; otherwise each
+            has its own, so that faint ones can be seen.
+        title: words above the grid.
+
+    Raises:
+        ValueError: if there are no maps, or their shape or values do not fit.
+
+    Example:
+        >>> len(show_maps(nn.Conv2d(3, 16, 7).weight).axes)
+        16
+    """
+    return _grid(as_pictures(scaled(maps, shared=shared)), labels, columns, title)
+
+
+def plot_shapes(model: nn.Module, input_size: Sequence[int], *, title: str | None = None) -> Figure:
+    """Draw the shapes that flow through a network, one block wherever the shape changes.
+
+    A block is as high as the maps are in pixels, and as wide as the square root of their number.
+
+    Args:
+        model: maps one tensor to outputs; nothing of it is changed.
+        input_size: shape of that tensor with the batch in it, `(N, C, H, W)`.
+        title: words above the blocks.
+
+    Raises:
+        RuntimeError: if an input of that size does not pass through the model.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten())
+        >>> [text.get_text() for text in plot_shapes(net, (1, 1, 8, 8)).axes[0].get_xticklabels()]
+        ['input', '0', '2']
+    """
+    with _new_figure(WIDTH, 3.4, title) as figure:
+        draw_shapes(figure, shapes_along(model, input_size))
+    return figure
+
+
 def show_predictions(
     model: nn.Module,
     dataset: Dataset,
@@ -151,32 +222,11 @@ def show_predictions(
         >>> len(show_predictions(nn.Flatten(), data, count=3).axes)
         3
     """
-    classes = _attribute(dataset, "classes") if classes is None else classes
-    transform = _attribute(dataset, "transform") if transform is None else transform
+    classes = dataset_attribute(dataset, "classes") if classes is None else classes
+    transform = dataset_attribute(dataset, "transform") if transform is None else transform
     found = predict_examples(model, dataset, count=count, seed=seed, device=device)
-    words = _words_for(*found[1:], classes)
+    words = words_for(*found[1:], classes)
     return _grid(as_pictures(found[0], transform), words, columns, title)
-
-
-def _words_for(labels: Tensor, logits: Tensor, classes: Sequence[str] | None) -> list[str] | None:
-    """Return captions for labels `(N,)` and the logits `(N, classes)` of a model."""
-    if logits.ndim != 2 or (classes is not None and logits.shape[1] != len(classes)):
-        raise ValueError(
-            f"the model's outputs have shape {tuple(logits.shape)}; expected "
-            f"(N, {'classes' if classes is None else len(classes)}), one logit for each class: "
-            "replace the model's head"
-        )
-    probabilities, predictions = logits.softmax(dim=1).max(dim=1)
-    true = class_names(labels, "labels", len(labels), classes)
-    predicted = class_names(predictions, "predictions", len(labels), classes)
-    return captions(true, predicted, probabilities.tolist())
-
-
-def _attribute(dataset: Dataset, name: str) -> object:
-    """Look an attribute up in a dataset, or in the one that a Subset holds."""
-    while not hasattr(dataset, name) and hasattr(dataset, "dataset"):
-        dataset = dataset.dataset
-    return getattr(dataset, name, None)
 
 
 def plot_history(*histories: History | Mapping[str, History], title: str | None = None) -> Figure:
@@ -237,7 +287,7 @@ def plot_confusion(
         >>> [text.get_text() for text in figure.axes[0].texts]
         ['1\\n50%', '1\\n50%', '0', '1\\n100%']
     """
-    counts = _count(targets, predictions, len(classes))
+    counts = count_pairs(targets, predictions, len(classes))
     cell = max(0.48, 2.4 / len(classes))
     longest = max(len(name) for name in classes) * LETTER
     slanted = longest > cell
@@ -248,19 +298,3 @@ def plot_confusion(
     with _new_figure(width, height, title) as figure:
         draw_confusion(figure, counts, classes, normalize=normalize, slanted=slanted)
     return figure
-
-
-def _count(
-    targets: Sequence[int] | Tensor, predictions: Sequence[int] | Tensor, classes: int
-) -> np.ndarray:
-    """Return the confusion matrix `(classes, classes)` after checking what goes into it."""
-    from sklearn.metrics import confusion_matrix
-
-    true = class_indices(targets, "targets", classes)
-    predicted = class_indices(predictions, "predictions", classes)
-    if not true or len(true) != len(predicted):
-        raise ValueError(
-            f"there are {len(true)} targets and {len(predicted)} predictions; expected equally "
-            "many, and at least one"
-        )
-    return confusion_matrix(true, predicted, labels=range(classes))

@@ -127,3 +127,26 @@ def draw_confusion(
     axes.spines[["top", "right"]].set_visible(True)
     note = "count, share of row" if normalize else "count"
     axes.set(xlabel=f"predicted class\n({note})", ylabel="true class")
+
+
+def draw_shapes(figure: Figure, stages: Sequence[tuple[str, tuple[int, ...]]]) -> None:
+    """Draw shapes without the batch as blocks: height is the side, width grows with channels."""
+    axes = figure.add_subplot(yticks=[])
+    tallest = max(shape[1] if len(shape) > 1 else 1 for _, shape in stages)
+    widths = [(shape[0] if len(shape) == 3 else shape[-1]) ** 0.5 for _, shape in stages]
+    room = 0.06 * sum(widths)  # what slanted words need
+    left, centres = 0.0, []
+    for (_, shape), width in zip(stages, widths, strict=True):
+        is_map = len(shape) == 3
+        height = max((shape[1] if is_map else 1) / tallest, 0.01)
+        # Tokens and vectors have no height in pixels: thin lines of another colour.
+        color = SKY if is_map else ORANGE
+        axes.bar(left, height, width, -height / 2, align="edge", color=color, edgecolor=INK)
+        centres.append(left + width / 2)
+        text = "\u2009×\u2009".join(map(str, shape))
+        axes.text(centres[-1], height / 2 + 0.03, text, va="bottom", rotation=40)
+        left += max(width, room) + room / 3
+    slanted = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(centres, [name for name, _ in stages], **slanted)
+    axes.set(ylim=(-0.6, 1.0), xlabel="layer, and its output: channels × height × width")
+    axes.spines["left"].set_visible(False)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils.data import Dataset, TensorDataset
 
+from tlbook.audit import audit
 from tlbook.loop import predict
 
 if TYPE_CHECKING:
@@ -65,6 +66,35 @@ def summary(
     return statistics
 
 
+def shapes_along(model: nn.Module, input_size: Sequence[int]) -> list[tuple[str, tuple[int, ...]]]:
+    """Return the places where the shape changes on the way through a network, with the shapes.
+
+    The batch is left out and channels come first: `(C, H, W)`, `(tokens, C)` or `(C,)`. Maps of
+    networks that keep channels last are told by their equal height and width.
+
+    Raises:
+        RuntimeError: if an input of that size does not pass through the model.
+
+    Example:
+        >>> shapes_along(nn.Sequential(nn.Flatten(), nn.ReLU()), (1, 1, 2, 2))
+        [('input', (1, 2, 2)), ('0', (4,))]
+    """
+    weight = next(model.parameters(), torch.empty(0))
+    report = audit(model, torch.zeros(tuple(input_size), dtype=weight.dtype, device=weight.device))
+    failed = [finding for finding in report.findings if finding.check == "forward fails"]
+    if failed:
+        raise RuntimeError(f"{failed[0].place}: {failed[0].detail}")
+    found: list[tuple[str, tuple[int, ...]]] = []
+    for stage in report.stages:
+        if isinstance(stage.shape, tuple):
+            _, *sides = stage.shape
+            if len(sides) == 3 and sides[0] == sides[1] != sides[2]:
+                sides = [sides[2], *sides[:2]]
+            if not found or found[-1][1] != tuple(sides):
+                found.append((stage.path, tuple(sides)))
+    return found
+
+
 def predict_examples(
     model: nn.Module,
     dataset: Dataset,
@@ -101,6 +131,13 @@ def predict_examples(
         examples = TensorDataset(torch.stack(images), torch.as_tensor(labels))
         logits = predict(model, examples, device=device)
     return *examples.tensors, logits
+
+
+def dataset_attribute(dataset: Dataset, name: str) -> object:
+    """Look an attribute up in a dataset, or in the one that a Subset holds; None if not there."""
+    while not hasattr(dataset, name) and hasattr(dataset, "dataset"):
+        dataset = dataset.dataset
+    return getattr(dataset, name, None)
 
 
 @contextmanager

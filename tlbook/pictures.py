@@ -146,3 +146,73 @@ def captions(
         f"✓ {words}" if name == truth else f"✗ {words}\ntrue: {truth}"
         for words, name, truth in zip(said, predicted, true, strict=True)
     ]
+
+
+def words_for(labels: Tensor, logits: Tensor, classes: Sequence[str] | None) -> list[str] | None:
+    """Return captions for labels `(N,)` and the logits `(N, classes)` of a model.
+
+    Raises:
+        ValueError: if the logits do not fit the classes.
+
+    Example:
+        >>> words_for(torch.tensor([1]), torch.zeros(1, 2), ["cat", "dog"])
+        ['✗ cat 0.50\\ntrue: dog']
+    """
+    if logits.ndim != 2 or (classes is not None and logits.shape[1] != len(classes)):
+        raise ValueError(
+            f"the model's outputs have shape {tuple(logits.shape)}; expected "
+            f"(N, {'classes' if classes is None else len(classes)}), one logit for each class: "
+            "replace the model's head"
+        )
+    probabilities, predictions = logits.softmax(dim=1).max(dim=1)
+    true = class_names(labels, "labels", len(labels), classes)
+    predicted = class_names(predictions, "predictions", len(labels), classes)
+    return captions(true, predicted, probabilities.tolist())
+
+
+def count_pairs(
+    targets: Sequence[int] | Tensor, predictions: Sequence[int] | Tensor, classes: int
+) -> np.ndarray:
+    """Return the confusion matrix `(classes, classes)` after checking what goes into it.
+
+    Raises:
+        ValueError: if lengths differ, there are no examples, or an index is not of a class.
+
+    Example:
+        >>> count_pairs([0, 0, 1], [0, 1, 1], 2).tolist()
+        [[1, 1], [0, 1]]
+    """
+    from sklearn.metrics import confusion_matrix
+
+    true = class_indices(targets, "targets", classes)
+    predicted = class_indices(predictions, "predictions", classes)
+    if not true or len(true) != len(predicted):
+        raise ValueError(
+            f"there are {len(true)} targets and {len(predicted)} predictions; expected equally "
+            "many, and at least one"
+        )
+    return confusion_matrix(true, predicted, labels=range(classes))
+
+
+def scaled(maps: Tensor, *, shared: bool) -> Tensor:
+    """Bring maps `(K, H, W)` or `(K, 3, H, W)` into [0, 1], with one range or each its own.
+
+    Raises:
+        ValueError: if there are no maps, or their shape or values do not fit.
+
+    Example:
+        >>> scaled(torch.tensor([[[-1.0, 3.0]], [[1.0, 3.0]]]), shared=True).flatten()
+        tensor([0.0000, 1.0000, 0.5000, 1.0000])
+    """
+    if maps.ndim not in (3, 4) or not maps.numel():
+        raise ValueError(
+            f"the maps have shape {tuple(maps.shape)}; expected (K, H, W), or (K, 3, H, W) in "
+            "colour: take one image out of a batch of activations with [0]"
+        )
+    pictures = maps.detach().cpu().float()
+    pictures = pictures.unsqueeze(1) if pictures.ndim == 3 else pictures
+    if not pictures.isfinite().all():
+        raise ValueError("the maps hold values that are not finite")
+    dims = (0, 1, 2, 3) if shared else (1, 2, 3)
+    low, high = pictures.amin(dims, keepdim=True), pictures.amax(dims, keepdim=True)
+    return (pictures - low) / (high - low).clamp(min=torch.finfo(torch.float32).tiny)

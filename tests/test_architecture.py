@@ -22,6 +22,7 @@ MODULES = sorted(PACKAGE.glob("*.py"))
 LAYERS = [
     {"runtime", "files"},
     {"paths", "heads", "surgery", "freezing", "findings", "audit"},
+    {"models"},
     {"download", "statedict", "weights"},
     {"folders", "splits", "sources", "grey", "data"},
     {"batches", "history", "loop", "checkpoint", "preflight", "training"},
@@ -38,6 +39,7 @@ PUBLIC = {
     "freezing": ["freeze", "frozen_names", "param_groups", "trainable_parameters", "unfreeze"],
     "surgery": ["Audit", "adapt_in_channels", "append", "audit", "delete", "get_head",
                 "insert_after", "replace", "replace_head", "replace_stem", "truncate_after"],
+    "models": ["HalfFrozenResNet", "HybridNet", "MLPHead", "PlainHybridNet", "SlimVGG"],
     "training": ["BatchError", "CheckpointError", "Epoch", "History", "Metrics", "TrainingError",
                  "evaluate", "fit", "predict", "train_one_epoch"],
     "display": ["Comparison", "compare_models", "imshow", "plot_confusion", "plot_history",

@@ -28,6 +28,7 @@ from tlbook.freezing import (
     trainable_parameters,
     unfreeze,
 )
+from tlbook.models import HalfFrozenResNet, HybridNet, MLPHead, PlainHybridNet, SlimVGG
 from tlbook.runtime import best_precision, get_device, seed_everything
 from tlbook.surgery import (
     Audit,
@@ -76,10 +77,15 @@ __all__ = [
     "DataError",
     "Epoch",
     "FetchError",
+    "HalfFrozenResNet",
     "History",
+    "HybridNet",
     "LoadReport",
+    "MLPHead",
     "Metrics",
+    "PlainHybridNet",
     "Pretrained",
+    "SlimVGG",
     "TrainingError",
     "WeightsError",
     "adapt_in_channels",

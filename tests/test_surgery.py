@@ -225,6 +225,15 @@ def test_adapt_refuses(conv, n, mode, words):
         adapt_in_channels(conv, n, mode=mode)
 
 
+@pytest.mark.parametrize("mode", ["sum", "fresh"])
+def test_adapting_goes_by_the_weights_not_by_an_attribute_that_lies(mode):
+    model = torchvision.models.resnet18()
+    model.conv1.in_channels = 1
+    replace_stem(model, in_channels=1, mode=mode)
+    assert model.conv1.weight.shape == (64, 1, 7, 7)
+    assert model(torch.zeros(1, 1, 64, 64)).shape == (1, 1000)
+
+
 def test_adapted_convolution_keeps_its_kind_and_its_frozen_weights():
     model = timm.create_model("tf_efficientnet_lite0").eval()
     kind = type(model.conv_stem)

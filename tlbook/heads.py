@@ -176,10 +176,11 @@ def adapt_in_channels(conv: nn.Conv2d, n: int, *, mode: Mode = "sum") -> nn.Conv
         raise ValueError(f"the convolution has {conv.groups} groups; expected 1, as in a stem")
     new = copy.deepcopy(conv)
     new.in_channels = n
+    filters, channels, *kernel = conv.weight.shape  # the attribute may say something else
     if mode == "fresh":
-        new.weight = nn.Parameter(conv.weight.new_empty(conv.out_channels, n, *conv.kernel_size))
+        new.weight = nn.Parameter(conv.weight.new_empty(filters, n, *kernel))
         new.reset_parameters()
-    elif n != conv.in_channels:
+    elif n != channels:
         weight = _spread(conv.weight.detach(), n, mode).contiguous()
         new.weight = nn.Parameter(weight, requires_grad=conv.weight.requires_grad)
     return new

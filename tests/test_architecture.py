@@ -25,7 +25,7 @@ LAYERS = [
     {"models"},
     {"download", "statedict", "weights"},
     {"folders", "splits", "sources", "grey", "data"},
-    {"batches", "history", "loop", "checkpoint", "preflight", "training"},
+    {"batches", "history", "loop", "checkpoint", "preflight", "ranks", "training"},
     {"pictures", "inspection", "alignment", "comparison", "drawing", "display", "check"},
     {"__init__", "__main__"},
 ]  # fmt: skip

@@ -91,6 +91,12 @@ def test_blocks_that_print_alike_are_told_apart_by_their_weights():
     assert marks(comparison) == [("removed", "2", None)]
 
 
+def test_a_block_of_a_convnext_goes_whole():
+    net = models.convnext.ConvNeXt([models.convnext.CNBlockConfig(16, None, 4)])
+    comparison = compared(net, lambda model: delete(model, "features.1.2"))
+    assert marks(comparison) == [("removed", "features.1.2", None)]
+
+
 def test_insertions_and_truncations():
     insert = compared(models.resnet18(), lambda m: insert_after(m, "relu", nn.Dropout()))
     assert marks(insert) == [("added", None, "relu.1")]

@@ -5,7 +5,7 @@ whose path has moved is thereby still known.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from itertools import groupby
 from operator import itemgetter
@@ -22,7 +22,8 @@ from tlbook.paths import unwrap
 class Leaf:
     """One layer, or a parameter that a block owns: its path, how it prints, its output's shape.
 
-    `weights` tells two layers apart that print the same.
+    `weights` tells two layers apart that print the same; for a parameter that a block owns, `block`
+    sums up the block, since such parameters often begin with the same values.
     """
 
     path: str
@@ -31,6 +32,7 @@ class Leaf:
     parameters: int
     frozen: bool
     weights: int | None
+    block: int | None = None
 
 
 @dataclass(frozen=True)
@@ -103,9 +105,11 @@ def _leaves(model: nn.Module, shapes: dict[int, str]) -> Iterator[Leaf]:
         if next(module.children(), None) is None:
             yield _leaf(path, repr(module), shapes.get(id(module), ""), list(own.values()))
             continue
+        block = _checksum(list(module.parameters())) if own and path else None
         for name, parameter in own.items():
             where = f"{path}.{name}" if path else name
-            yield _leaf(where, f"Parameter{tuple(parameter.shape)}", "", [parameter])
+            leaf = _leaf(where, f"Parameter{tuple(parameter.shape)}", "", [parameter])
+            yield replace(leaf, block=block)
 
 
 def _leaf(path: str, text: str, shape: str, own: list[Tensor]) -> Leaf:
@@ -133,7 +137,7 @@ def rows(before: Side, after: Side) -> Iterator[Row]:
 
     Layers are matched by print and weights first; what is left between them, by print alone.
     """
-    for old, new, same in _matched(before.leaves, after.leaves, lambda x: (x.text, x.weights)):
+    for old, new, same in _matched(before.leaves, after.leaves, _look):
         if same:
             yield from _kept(before, after, old, new)
             continue
@@ -142,6 +146,10 @@ def rows(before: Side, after: Side) -> Iterator[Row]:
                 yield from _kept(before, after, fewer, others)
             else:
                 yield from _changed(_units(before, fewer), _units(after, others))
+
+
+def _look(leaf: Leaf) -> tuple[str, int | None, int | None]:
+    return leaf.text, leaf.weights, leaf.block
 
 
 def _matched(

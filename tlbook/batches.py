@@ -6,7 +6,7 @@ one indexing operation. Everything else goes through PyTorch's DataLoader.
 
 import math
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -52,26 +52,27 @@ class TensorBatches:
         self.inputs, self.targets = inputs, targets
         self.batch_size, self.shuffle, self.drop_last = batch_size, shuffle, drop_last
         self.generator = generator
+        # What a process takes of each step's indices, where several train together.
+        self.share: Callable[[Sequence[Tensor]], Iterable[Tensor]] = iter
 
     def __len__(self) -> int:
         return batch_count(len(self.inputs), self.batch_size, self.drop_last)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        used = len(self.inputs)
-        if self.drop_last:
-            used -= used % self.batch_size
-        if not self.shuffle:
-            for start in range(0, used, self.batch_size):
-                stop = min(start + self.batch_size, used)
-                yield self.inputs[start:stop], self.targets[start:stop]
-            return
-        # DataLoader draws one number for its workers before the order: drawing it here as well,
-        # and the order with its own sampler, is what makes both give the same batches.
-        torch.empty((), dtype=torch.int64).random_(generator=self.generator)
-        sampler = RandomSampler(range(len(self.inputs)), generator=self.generator)
-        order = torch.tensor(list(sampler), device=self.inputs.device)[:used]
-        for index in order.split(self.batch_size):
+        for index in self.share(self._steps()):
             yield self.inputs[index], self.targets[index]
+
+    def _steps(self) -> Sequence[Tensor]:
+        """Return the indices of each batch."""
+        order = torch.arange(len(self.inputs))
+        if self.shuffle:
+            # DataLoader draws one number for its workers before the order: drawing it here too,
+            # and the order with its own sampler, is what makes both give the same batches.
+            torch.empty((), dtype=torch.int64).random_(generator=self.generator)
+            order = torch.tensor(list(RandomSampler(order, generator=self.generator)))
+        if self.drop_last:
+            order = order[: len(order) - len(order) % self.batch_size]
+        return order.to(self.inputs.device).split(self.batch_size)
 
 
 Batches = TensorBatches | DataLoader

@@ -68,6 +68,7 @@ def train_one_epoch(
     precision: str = "float32",
     scheduler: LRScheduler | None = None,
     on_batch: Callable[[int], object] = lambda examples: None,
+    backward: Callable[[Tensor, int], object] = lambda loss, examples: loss.backward(),
 ) -> Metrics:
     """Show every batch to the model once, with one optimizer step after each.
 
@@ -80,6 +81,7 @@ def train_one_epoch(
         precision: "auto", "float32" or "bfloat16".
         scheduler: stepped after every batch, where the schedule counts batches.
         on_batch: called with the number of examples after each batch.
+        backward: computes gradients of a batch's loss, given its number of examples.
 
     Returns:
         Loss per example and accuracy, measured while the weights were moving.
@@ -96,7 +98,7 @@ def train_one_epoch(
             outputs = model(inputs)
         loss = criterion(_as_float(outputs), targets)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        backward(loss, len(targets))
         optimizer.step()
         if scheduler is not None:
             scheduler.step()

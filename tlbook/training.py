@@ -31,6 +31,7 @@ from tlbook.checkpoint import (
 from tlbook.history import Epoch, History
 from tlbook.loop import Criterion, Metrics, TrainingError, evaluate, predict, train_one_epoch
 from tlbook.preflight import avoid_batch_of_one, check_classes
+from tlbook.ranks import Ranks
 
 __all__ = [
     "BatchError",
@@ -99,7 +100,8 @@ def fit(
         >>> fit(nn.Linear(4, 4), data, data, epochs=2, precision="float32").best_epoch
         2
     """
-    device = runtime.get_device(device)
+    ranks = Ranks(runtime.get_device(device))
+    device = ranks.device
     layout = runtime.precision(precision, device).memory_format
     model.to(device, memory_format=layout)
     check_classes(model, train, val, device)
@@ -123,16 +125,21 @@ def fit(
         scheduler_step=scheduler_step,
         how={"device": device, "precision": precision},
         checkpoint=None if checkpoint is None else Path(checkpoint),
+        ranks=ranks,
     )
-    run.resume()
+    run.start()
     with _progress_bar(progress, run, epochs) as bar:
         try:
             for number in range(len(run.history.epochs) + 1, epochs + 1):
-                row = run.one_epoch(number, on_batch=bar.update)
+                row = run.one_epoch(number, on_batch=lambda n: bar.update(n * ranks.count))
                 bar.set_postfix_str(_line(row, epochs))
         except KeyboardInterrupt:
             run.history.interrupted = True
             print(run.how_to_resume(epochs))
+        except RuntimeError as error:
+            if lost := ranks.loss_of_others(error):
+                raise lost from error
+            raise
         finally:
             run.finish()
     return run.history
@@ -151,27 +158,39 @@ class _Run:
     scheduler_step: str
     how: dict
     checkpoint: Path | None
+    ranks: Ranks
     history: History = field(default_factory=History)
+
+    def start(self) -> None:
+        """Go on from a checkpoint where there is one, and join the other processes of the run."""
+        self.description = describe_run(self.model, self.train, self.optimizer)
+        self._resume()
+        self.wrapped = self.ranks.wrap(self.model)
+        self.shares = self.ranks.share(self.train), self.val and self.ranks.share(self.val)
 
     def one_epoch(self, number: int, on_batch: Callable[[int], object]) -> Epoch:
         rate, start = self.optimizer.param_groups[0]["lr"], time.perf_counter()
         per_batch = self.scheduler if self.scheduler_step == "batch" else None
         try:
             trained = train_one_epoch(
-                self.model,
-                self.train,
+                self.wrapped,
+                self.shares[0],
                 self.criterion,
                 self.optimizer,
                 scheduler=per_batch,
                 on_batch=on_batch,
+                backward=self.ranks.backward,
                 **self.how,
             )
         except TrainingError as error:
             raise TrainingError(f"epoch {number}: {error}") from None
+        trained = self.ranks.combine(trained)
+        self.ranks.agree_on_buffers(self.model)
         speed = trained.examples / (time.perf_counter() - start)
         checked = Metrics(None, None, 0)
         if self.val is not None:
-            checked = evaluate(self.model, self.val, criterion=self.criterion, **self.how)
+            checked = evaluate(self.model, self.shares[1], criterion=self.criterion, **self.how)
+            checked = self.ranks.combine(checked)
         if self.scheduler is not None and per_batch is None:
             plateau = isinstance(self.scheduler, ReduceLROnPlateau)
             self.scheduler.step(*([checked.loss] if plateau else []))
@@ -193,12 +212,13 @@ class _Run:
         if self.history.best_epoch == row.epoch:
             # state_dict() holds the live tensors: without a copy the next step would change it.
             self.history.best_state = _copy_to_cpu(self.model.state_dict())
-        if self.checkpoint is not None:
+        if self.checkpoint is not None and self.ranks.is_first:
             save_checkpoint(self.checkpoint, self._state())
+        self.ranks.wait()  # a rank that reads the checkpoint must find it whole
 
     def _state(self) -> dict:
         return {
-            "run": describe_run(self.model, self.train, self.optimizer),
+            "run": self.description,
             "history": self.history.rows(),
             "model": self.model.state_dict(),
             "best": self.history.best_state,
@@ -207,14 +227,11 @@ class _Run:
             "random": get_random_state(self.train.generator),
         }
 
-    def resume(self) -> None:
-        """Go on from the checkpoint where there is one."""
+    def _resume(self) -> None:
         state = None if self.checkpoint is None else load_checkpoint(self.checkpoint)
         if state is None:
             return
-        refuse_other_run(
-            self.checkpoint, state["run"], describe_run(self.model, self.train, self.optimizer)
-        )
+        refuse_other_run(self.checkpoint, state["run"], self.description)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler is not None:
@@ -269,5 +286,5 @@ def _progress_bar(progress: bool | None, run: _Run, epochs: int) -> tqdm:
         total=epochs * examples,
         initial=len(run.history.epochs) * examples,
         unit=" examples",
-        disable=not progress,
+        disable=not progress or not run.ranks.is_first,
     )

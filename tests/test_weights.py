@@ -349,6 +349,24 @@ def test_report_of_many_keys_is_short():
     assert "1000 unexpected (layer0.weight" in str(report)
 
 
+def test_an_old_file_without_counters_of_batches_is_no_misfit():
+    old, new = (nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)) for _ in range(2))
+    state = {key: t for key, t in old.state_dict().items() if "num_batches" not in key}
+    report = load_weights(new, state)
+    assert report.missing == ("1.num_batches_tracked",) and not report.ok
+    assert new[0].weight.equal(old[0].weight)
+    new.load_state_dict(state)  # PyTorch agrees
+    with pytest.raises(WeightsError, match=r"1 missing \(1.running_var\)"):
+        load_weights(new, {key: t for key, t in old.state_dict().items() if "var" not in key})
+
+
+def test_advice_for_prefixes_in_each_other():
+    state = {f"module._orig_mod.{key}": t for key, t in nn.Linear(2, 3).state_dict().items()}
+    with pytest.raises(WeightsError, match=r"try strip_prefixes=\('module.', '_orig_mod.'\)"):
+        load_weights(nn.Linear(2, 3), state)
+    assert load_weights(nn.Linear(2, 3), state, strip_prefixes=("module.", "_orig_mod.")).ok
+
+
 @pytest.mark.parametrize("prefixes", [("module.", "_orig_mod."), ("_orig_mod.", "module.")])
 def test_wrappers_prefixes_are_stripped(prefixes):
     model = seeded(small_net(), 1)

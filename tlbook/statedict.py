@@ -70,7 +70,8 @@ def load_weights(
     Args:
         model: the model to fill; only its tensors' values change.
         path_or_state_dict: a `.safetensors` file, a file from `torch.save`, or a state_dict.
-        strict: False copies what fits and leaves the rest; read the report.
+        strict: False copies what fits and leaves the rest; read the report. Counters of batches
+            that an old file lacks are no misfit.
         strip_prefixes: taken off every key, such as ("module.", "_orig_mod.").
         rename: handed to `rename_keys` after that.
 
@@ -90,7 +91,7 @@ def load_weights(
     weights = _rename(weights, {key: _strip(key, strip_prefixes) for key in weights})
     weights = weights if rename is None else rename_keys(weights, rename)
     report = _compare(model, weights, unwrapped)
-    if strict and not report.ok:
+    if strict and not _fits(report):
         what = f"{source} does not fit {type(model).__name__}, nothing was copied"
         raise WeightsError(f"{what}: {report}. {_advice(model, weights)}", report)
     model.load_state_dict({key: weights[key] for key in report.loaded}, strict=False)
@@ -172,13 +173,27 @@ def _compare(model: nn.Module, weights: StateDict, unwrapped: str | None) -> Loa
     )
 
 
+def _fits(report: LoadReport) -> bool:
+    """Tell whether nothing that matters differs.
+
+    Files from before PyTorch 0.4.1 lack BatchNorm's counters of batches, which nothing uses unless
+    momentum is None; PyTorch lets them pass too.
+    """
+    lacking = [key for key in report.missing if not key.endswith("num_batches_tracked")]
+    return not (lacking or report.unexpected or report.mismatched)
+
+
 def _advice(model: nn.Module, weights: StateDict) -> str:
-    """Return the advice to strip a prefix where all keys share one and it is to blame."""
-    prefixes = {key.partition(".")[0] + "." for key in weights}
-    if len(prefixes) == 1:
-        prefix = prefixes.pop()
-        if any(key.removeprefix(prefix) in model.state_dict() for key in weights):
-            return f'Every key begins with "{prefix}": try strip_prefixes=("{prefix}",)'
+    """Return the advice to strip prefixes where all keys share them and they are to blame."""
+    keys, prefixes = list(weights), []
+    while len(firsts := {key.partition(".")[0] for key in keys}) == 1 and all(
+        "." in k for k in keys
+    ):
+        prefixes.append(firsts.pop() + ".")
+        keys = [key.partition(".")[2] for key in keys]
+        if any(key in model.state_dict() for key in keys):
+            shared = "".join(prefixes)
+            return f'Every key begins with "{shared}": try strip_prefixes={tuple(prefixes)}'
     return "Rename keys with rename=..., or copy what fits with strict=False"
 
 

@@ -145,7 +145,9 @@ def test_the_networks_are_left_as_they_were(training):
 def test_networks_on_the_meta_device_and_in_half_precision():
     with torch.device("meta"):
         model = models.resnet18()
-    assert marks(compared(model, lambda m: replace_head(m, 5))) == [("changed", "fc", "fc")]
+    comparison = compared(model, lambda m: replace_head(m, 5))
+    assert marks(comparison) == [("changed", "fc", "fc")]
+    assert (comparison.after.output, comparison.after.failure) == ("(1, 5)", None)
     half = compared(models.resnet18(), lambda m: m.to(torch.bfloat16))
     assert half.rows[0].note == "other weights"
 

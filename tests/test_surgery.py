@@ -232,6 +232,8 @@ def test_adapting_goes_by_the_weights_not_by_an_attribute_that_lies(mode):
     replace_stem(model, in_channels=1, mode=mode)
     assert model.conv1.weight.shape == (64, 1, 7, 7)
     assert model(torch.zeros(1, 1, 64, 64)).shape == (1, 1000)
+    model.fc.in_features = 256
+    assert replace_head(model, 3)(torch.zeros(1, 1, 64, 64)).shape == (1, 3)
 
 
 def test_adapted_convolution_keeps_its_kind_and_its_frozen_weights():

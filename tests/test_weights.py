@@ -558,6 +558,11 @@ def test_lite0_transform_is_timms_and_takes_grey(lite0):
     assert "ToRGB()" in str(lite0.transform) and "Normalize" in str(lite0.transform)
 
 
+def test_transform_takes_grey_tensors():
+    grey = torch.rand(1, 30, 40)
+    assert torch.equal(weights.ToRGB()(grey), grey.expand(3, -1, -1))
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr"])
 def test_transform_takes_every_8_bit_mode(lite0, mode):
     assert lite0.transform(Image.new(mode, (40, 30))).shape == (3, 224, 224)

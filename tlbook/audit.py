@@ -184,7 +184,8 @@ def _run(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[Trial, list[Stage]]
             model(*inputs)
     except Exception as error:
         path, args = running[-1]
-        what = f"{type(error).__name__} for input {_shape(args)}: {error}".partition("\n")[0]
+        given = f" for input {shape}" if (shape := _shape(args)) else ""
+        what = f"{type(error).__name__}{given}: {error}".partition("\n")[0]
         trial.failure = Finding("forward fails", path, what)
     finally:
         for hook in hooks:

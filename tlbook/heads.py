@@ -122,10 +122,10 @@ def replace_head(model: nn.Module, n: int, *, head: nn.Module | None = None) -> 
 
 def _new_layer(old: nn.Linear | nn.Conv2d, n: int) -> nn.Module:
     place = {"device": old.weight.device, "dtype": old.weight.dtype}
-    bias = old.bias is not None
+    bias, features = old.bias is not None, old.weight.shape[1]  # an attribute may say otherwise
     if isinstance(old, nn.Conv2d):
-        return nn.Conv2d(old.in_channels, n, 1, stride=old.stride, bias=bias, **place)
-    return nn.Linear(old.in_features, n, bias=bias, **place)
+        return nn.Conv2d(features, n, 1, stride=old.stride, bias=bias, **place)
+    return nn.Linear(features, n, bias=bias, **place)
 
 
 def _fitted(head: nn.Module, old: nn.Linear | nn.Conv2d, n: int) -> nn.Module:

@@ -172,7 +172,7 @@ def as_found(model: nn.Module, seed: int = 0) -> Iterator[None]:
             for module, training in modes.items():
                 module.training = training
             for module, name, buffer, saved in buffers:
-                if not torch.equal(buffer, saved):
+                if buffer.device.type != "meta" and not torch.equal(buffer, saved):
                     buffer.copy_(saved)
                 setattr(module, name, buffer)
 

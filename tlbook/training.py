@@ -129,19 +129,7 @@ def fit(
     )
     run.start()
     with _progress_bar(progress, run, epochs) as bar:
-        try:
-            for number in range(len(run.history.epochs) + 1, epochs + 1):
-                row = run.one_epoch(number, on_batch=lambda n: bar.update(n * ranks.count))
-                bar.set_postfix_str(_line(row, epochs))
-        except KeyboardInterrupt:
-            run.history.interrupted = True
-            print(run.how_to_resume(epochs))
-        except RuntimeError as error:
-            if lost := ranks.loss_of_others(error):
-                raise lost from error
-            raise
-        finally:
-            run.finish()
+        _train(run, epochs, bar)
     return run.history
 
 
@@ -251,6 +239,23 @@ class _Run:
         if self.checkpoint is None:
             return done + 'To be able to resume, pass checkpoint="run.pt" next time.'
         return done + f'Resume with the same call: fit(..., checkpoint="{self.checkpoint}").'
+
+
+def _train(run: _Run, epochs: int, bar: tqdm) -> None:
+    """Run the epochs that are left; whatever happens, the model ends with its best weights."""
+    try:
+        for number in range(len(run.history.epochs) + 1, epochs + 1):
+            row = run.one_epoch(number, on_batch=lambda n: bar.update(n * run.ranks.count))
+            bar.set_postfix_str(_line(row, epochs))
+    except KeyboardInterrupt:
+        run.history.interrupted = True
+        print(run.how_to_resume(epochs))
+    except RuntimeError as error:
+        if lost := run.ranks.loss_of_others(error):
+            raise lost from error
+        raise
+    finally:
+        run.finish()
 
 
 def _new_optimizer(model: nn.Module, make: Callable[..., Optimizer] | None) -> Optimizer:

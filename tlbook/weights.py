@@ -85,8 +85,8 @@ class ToRGB:
 
     def __call__(self, image: Image.Image | Tensor) -> Image.Image | Tensor:
         """Return the image with three channels; one that has them already stays as it is."""
-        mode = getattr(image, "mode", None)
-        if mode is not None and mode.startswith(("I", "F")):
+        mode = image.mode if isinstance(image, Image.Image) else ""  # a tensor's mode is a method
+        if mode.startswith(("I", "F")):
             # Pillow would cut everything above 255 to white without a word.
             raise ValueError(
                 f"image mode {mode!r} has more than 8 bits: open it with tlbook.data.load_image"

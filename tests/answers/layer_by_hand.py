@@ -37,6 +37,12 @@ def merge_only_with_biases(first, second):
     return merged
 
 
+def merge_into_the_second(first, second):
+    second.weight.data = second.weight.data @ first.weight.data
+    second.in_features = first.in_features
+    return second
+
+
 def merge_in_place(first, second):
     merged = merge(first, second)
     first.weight.data.zero_()
@@ -62,12 +68,23 @@ def pictures_of_one_range(conv):
     return (filters - filters.min()) / (filters.max() - filters.min())
 
 
+def pictures_of_one_range_per_channel(conv):
+    filters = conv.weight.detach().permute(0, 2, 3, 1).numpy()
+    low = filters.min(axis=(1, 2), keepdims=True)
+    return (filters - low) / (filters.max(axis=(1, 2), keepdims=True) - low)
+
+
+def pictures_on_their_side(conv):
+    return pictures(conv).transpose(0, 2, 1, 3)
+
+
 def pictures_with_channels_first(conv):
     return pictures(conv).transpose(0, 3, 1, 2)
 
 
 def pictures_by_reshape(conv):
-    return pictures_with_channels_first(conv).reshape(-1, 3, 3, 3)[:, ::-1]
+    filters = pictures_with_channels_first(conv)
+    return filters.reshape(pictures(conv).shape)[:, ::-1]
 
 
 class Gated(nn.Module):
@@ -97,6 +114,11 @@ class GatedMisnamed(nn.Module):
         return self.value(x) * self.gate(x).sigmoid()
 
 
+class GatedWithoutReturn(Gated):
+    def forward(self, x):
+        self.value(x) * self.gate(x).sigmoid()
+
+
 class GatedWithoutSigmoid(Gated):
     def forward(self, x):
         return self.value(x) * self.gate(x)
@@ -114,17 +136,20 @@ RIGHT = {
     "layer_by_hand_4": Gated,
 }
 WRONG = {
-    "layer_by_hand_1": [(16, 64), (16, 64, 32, 32), (16, 3, 64, 32), "error"],
+    "layer_by_hand_1": [(16, 64), (16, 64, 32, 32), (16, 3, 64, 32), (16, 32, 32, 64), "error"],
     "layer_by_hand_2": [
         merge_backwards,
         merge_without_passing_the_bias,
         merge_only_with_biases,
         merge_in_place,
+        merge_into_the_second,
         nn.Sequential,
     ],
     "layer_by_hand_3": [
         pictures_in_place,
         pictures_of_one_range,
+        pictures_of_one_range_per_channel,
+        pictures_on_their_side,
         pictures_with_channels_first,
         pictures_by_reshape,
         lambda conv: conv.weight,
@@ -132,6 +157,7 @@ WRONG = {
     "layer_by_hand_4": [
         GatedListed,
         GatedMisnamed,
+        GatedWithoutReturn,
         GatedWithoutSigmoid,
         GatedTheOtherWay,
         Gated(8, 4),

@@ -1,10 +1,46 @@
 """The checks of the exercises, one module a chapter: `check.<chapter>_<n>(answer)`."""
 
+from tlbook.check.delete_change_add import (
+    delete_change_add_1,
+    delete_change_add_2,
+    delete_change_add_3,
+    delete_change_add_4,
+)
 from tlbook.check.feature_extraction import (
     feature_extraction_1,
     feature_extraction_2,
     feature_extraction_3,
     feature_extraction_4,
 )
+from tlbook.check.foreign_checkpoints import (
+    foreign_checkpoints_1,
+    foreign_checkpoints_2,
+    foreign_checkpoints_3,
+    foreign_checkpoints_4,
+    foreign_checkpoints_5,
+)
+from tlbook.check.heads_and_stems import (
+    heads_and_stems_1,
+    heads_and_stems_2,
+    heads_and_stems_3,
+    heads_and_stems_4,
+)
+from tlbook.check.inside_a_run import (
+    inside_a_run_1,
+    inside_a_run_2,
+    inside_a_run_3,
+    inside_a_run_4,
+    inside_a_run_5,
+)
+from tlbook.check.layer_by_hand import (
+    layer_by_hand_1,
+    layer_by_hand_2,
+    layer_by_hand_3,
+    layer_by_hand_4,
+)
 from tlbook.check.loop import loop_1, loop_2, loop_3, loop_4
+from tlbook.check.model_zoo import model_zoo_1, model_zoo_2, model_zoo_3, model_zoo_4
 from tlbook.check.modules import modules_1, modules_2, modules_3, modules_4
+from tlbook.check.networks import networks_1, networks_2, networks_3, networks_4
+from tlbook.check.numbers import numbers_1, numbers_2, numbers_3, numbers_4, numbers_5
+from tlbook.check.saving import saving_1, saving_2, saving_3, saving_4

@@ -27,7 +27,8 @@ class LoadReport:
         unexpected: keys of the weights that the model lacks; ignored.
         mismatched: key to (shape in the weights, shape in the model); not copied.
         unwrapped: the key under which a nested checkpoint kept its weights, else None.
-        ok: True if every key was copied and none was left over.
+        ok: True if every key was copied and none was left over. A file that lacks only BatchNorm's
+            counters of batches is not ok, although `strict` takes it.
     """
 
     loaded: tuple[str, ...]

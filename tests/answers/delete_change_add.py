@@ -69,6 +69,14 @@ def one_block_still_there():
 
 
 @builds
+def identities_instead():
+    network = squeezenet1_1(weights=None)
+    network.features[7] = nn.Identity()
+    network.features[10] = nn.Identity()
+    return insert_after(network, "features.0", nn.BatchNorm2d(64))
+
+
+@builds
 def another_network():
     return resnet18(weights=None)
 
@@ -96,6 +104,10 @@ def extend_the_graph(network, layer):
 def register_only(network, layer):
     network.add_module("extra", layer)
     return network
+
+
+def nothing_returned(network, layer):
+    network.add_module("extra", layer)
 
 
 def wrap(network, layer):
@@ -219,6 +231,9 @@ RIGHT = {
 WRONG = {
     "delete_change_add_1": [
         {"a": 0, "b": 9_216, "c": 1_000, "d": 0},
+        {"a": 9_216, "b": 9_216, "c": 1_000, "d": 0},
+        {"a": 8_192, "b": 18_432, "c": 2_000, "d": 0},
+        {"a": 4_096, "b": 18_432, "c": 2_000, "d": 0},
         {"a": 4_096, "b": 0, "c": 1_000, "d": 0},
         {"a": 4_096, "b": 256, "c": 1_000, "d": 0},
         {"a": 4_096, "b": 9_216, "c": 5, "d": 0},
@@ -235,10 +250,12 @@ WRONG = {
         norm_of_another_width,
         norm_never_called,
         one_block_still_there,
+        identities_instead,
         another_network,
     ],
     "delete_change_add_3": [
         register_only,
+        nothing_returned,
         wrap,
         insert,
         hook_only,

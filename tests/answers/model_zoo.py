@@ -24,6 +24,10 @@ def smallest_or_error(accuracy):
     return min(enough, key=enough.get)
 
 
+def smallest_or_equal(accuracy):
+    return smallest(accuracy - 1e-9)
+
+
 def smallest_size(accuracy):
     return min(sizes(accuracy, models.list_models(module=models)).values(), default=None)
 
@@ -47,6 +51,10 @@ def smallest_by_name(accuracy):
     return min(sizes(accuracy, models.list_models(module=models)), default=None)
 
 
+def smallest_of_all_families(accuracy):
+    return min(sizes(accuracy, models.list_models()), default=None)
+
+
 def always_squeezenet(accuracy):
     return "squeezenet1_1"
 
@@ -63,6 +71,11 @@ def dead_filters(model):
 def dead_by_a_fixed_bound(model):
     norms = first_conv(model).weight.detach().flatten(1).norm(dim=1)
     return int((norms < 0.001).sum())
+
+
+def dead_against_the_mean(model):
+    norms = first_conv(model).weight.detach().flatten(1).norm(dim=1)
+    return int((norms < 0.01 * norms.mean()).sum())
 
 
 def dead_everywhere(model):
@@ -110,7 +123,8 @@ WRONG = {
         5,
         {"builders": 5, "weights": 10},
         {"builders": 0, "weights": 0, "crop": 384},
-        {"builders": 8, "weights": 14, "crop": 384},
+        {"builders": 8, "weights": 13, "crop": 384},
+        {"builders": 5, "weights": 13, "crop": 384},
         {"builders": 5, "weights": 5, "crop": 384},
         {"builders": 5, "weights": 15, "crop": 384},
         {"builders": 5, "weights": 10, "crop": 224},
@@ -127,16 +141,19 @@ WRONG = {
     "model_zoo_3": [
         "efficientnet_b2",
         smallest_or_error,
+        smallest_or_equal,
         smallest_size,
         largest,
         smallest_by_best_weights,
         smallest_by_name,
+        smallest_of_all_families,
         always_squeezenet,
     ],
     "model_zoo_4": [
         4,
         nn.Conv2d(3, 8, 3),
         dead_by_a_fixed_bound,
+        dead_against_the_mean,
         dead_everywhere,
         dead_weights,
         dead_against_the_mean_of_kernels,

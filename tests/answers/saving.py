@@ -115,6 +115,17 @@ def load_and_add_one(*arguments):
     return load_run(*arguments) + 1
 
 
+def save_with_the_seed(path, *run):
+    save_run(path, *run)
+    torch.save({**torch.load(path), "random": torch.random.initial_seed()}, path)
+
+
+def load_and_seed(*arguments):
+    epoch = load_run(*arguments, left_out=("random",))
+    torch.manual_seed(torch.load(arguments[0])["random"])
+    return epoch
+
+
 def load_and_draw(*arguments):
     epoch = load_run(*arguments)
     nn.Linear(2, 2)
@@ -159,7 +170,17 @@ RIGHT = {
 }
 
 WRONG = {
-    "saving_1": [9_179_584, 4_589_792, 4_589_680, 4_557_208, 2_294_840, 4.59, {"bytes": 1}],
+    "saving_1": [
+        9_179_584,
+        4_589_792,
+        4_589_680,
+        4_557_208,
+        2_294_840,
+        4_589_792.0,
+        4_621_496,
+        4.59,
+        {"bytes": 1},
+    ],
     "saving_2": [
         "refused",
         {"classes": "refused"},
@@ -173,6 +194,7 @@ WRONG = {
         {**RIGHT["saving_2"], "parallel": "same"},
         {**RIGHT["saving_2"], "classes": "other"},
         {**RIGHT["saving_2"], "classes": "Refused"},
+        {**RIGHT["saving_2"], "eps": "different"},
     ],
     "saving_3": [
         nn.Linear(2, 2),
@@ -200,6 +222,7 @@ WRONG = {
         (save_run, load_and_forget_the_epoch),
         (save_run, load_and_add_one),
         (save_run, load_and_draw),
+        (save_with_the_seed, load_and_seed),
         (save_run, load_other_objects),
         (save_run, load_and_freeze),
         (save_objects, load_run),

@@ -39,6 +39,7 @@ from tlbook.check.layer_by_hand import (
     layer_by_hand_4,
 )
 from tlbook.check.loop import loop_1, loop_2, loop_3, loop_4
+from tlbook.check.losses import losses_1, losses_2, losses_3, losses_4, losses_5
 from tlbook.check.model_zoo import model_zoo_1, model_zoo_2, model_zoo_3, model_zoo_4
 from tlbook.check.modules import modules_1, modules_2, modules_3, modules_4
 from tlbook.check.networks import networks_1, networks_2, networks_3, networks_4

@@ -20,11 +20,14 @@ EDITS_HINTS = {
     "a": {
         "_0": "classifier is a Sequential: its forward loops over the layers that are left.",
         "_1000": "number 6 is the layer that makes 1000 of 4096.",
+        "_9216": "only the last layer is gone; the six before it still run.",
+        "_8192": "count for one image, not for the batch of two.",
     },
     "b": {
         "_0": "the name classifier is still there, and Identity returns what it gets.",
         "_256": "there are 256 maps, and flatten still runs: 6×6 numbers from each.",
         "_4096": "all seven layers are gone, also the one that makes 4096.",
+        "_18432": "count for one image, not for the batch of two.",
         "_1000": "the layer that makes 1000 is gone.",
     },
     "c": {
@@ -74,7 +77,10 @@ def delete_change_add_2(answer: Any) -> None:
     _expect_sound(audit(answer, torch.zeros(2, 3, 64, 64)))
     found, wanted = ([_described(m) for m in net.features] for net in (answer, right))
     if len(found) != len(wanted):
-        raise NotYet(f"features has {len(found)} modules; 13 - 2 + 1 are {len(wanted)}.")
+        raise NotYet(
+            f"features has {len(found)} modules; 13 - 2 + 1 are {len(wanted)}. Deleting takes one "
+            "out, an Identity does not; inserting adds one to features itself."
+        )
     for place, pair in enumerate(zip(found, wanted, strict=True)):
         if pair[0] != pair[1]:
             raise NotYet(
@@ -123,6 +129,8 @@ def delete_change_add_4(answer: Any) -> None:
 
 
 def _expect_network(found: Any) -> None:
+    if found is None:
+        raise NotYet("expected a network, found None; a function has to return it.")
     if not isinstance(found, nn.Module):
         raise NotYet(f"expected a network, found {type(found).__name__}.")
 

@@ -53,7 +53,7 @@ def _grade_merged(function: Any, first: nn.Linear, second: nn.Linear, x: torch.T
         if first.bias is not None and second.bias is not None:
             raise
         raise NotYet(
-            f"{kind} your function raised {type(error).__name__}: a bias that a layer lacks is None."
+            f"{kind} your function raised {type(error).__name__}: a missing bias is None."
         ) from error
     if not isinstance(merged, nn.Linear):
         raise NotYet(f"expected a Linear, found {type(merged).__name__}.")

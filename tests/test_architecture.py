@@ -24,7 +24,7 @@ LAYERS = [
     {"paths", "heads", "surgery", "freezing", "findings", "audit"},
     {"models"},
     {"download", "statedict", "weights"},
-    {"folders", "splits", "sources", "grey", "data"},
+    {"folders", "splits", "grouping", "journal", "moving", "sources", "grey", "data"},
     {"batches", "history", "loop", "checkpoint", "preflight", "ranks", "training"},
     {"pictures", "inspection", "alignment", "comparison", "drawing", "display", "check"},
     {"__init__", "__main__"},
@@ -32,8 +32,8 @@ LAYERS = [
 
 PUBLIC = {
     "runtime": ["best_precision", "get_device", "seed_everything"],
-    "data": ["DataError", "class_counts", "few_shot_subset", "image_folder", "load_dataset",
-             "make_loaders", "stratified_split"],
+    "data": ["DataError", "class_counts", "few_shot_subset", "grouped_split", "image_folder",
+             "load_dataset", "make_loaders", "stratified_split"],
     "weights": ["FetchError", "LoadReport", "Pretrained", "WeightsError", "fetch",
                 "load_pretrained", "load_weights", "rename_keys", "save_weights"],
     "freezing": ["freeze", "frozen_names", "param_groups", "trainable_parameters", "unfreeze"],

@@ -149,3 +149,92 @@ def test_wrong_use_prints_the_usage(capsys, arguments):
         command.main(arguments)
     assert caught.value.code == 2
     assert "python -m tlbook" in capsys.readouterr().err
+
+
+# --- split -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def insects(tmp_path):
+    for name in ("ants", "bees"):
+        (tmp_path / "insects" / name).mkdir(parents=True)
+        for i in range(10):
+            (tmp_path / "insects" / name / f"{i}.jpg").touch()
+    (tmp_path / "insects" / "bees" / "notes.txt").touch()
+    return tmp_path / "insects"
+
+
+PARTS = ["--parts", "train=0.7", "val=0.2", "test=0.1"]
+
+
+def test_split_shows_then_moves_then_brings_back(capsys, insects):
+    before = sorted(insects.rglob("*"))
+    assert command.main(["split", str(insects), *PARTS, "--dry-run"]) == 0
+    table = "class  train  val  test\nants       7    2     1\nbees       7    2     1\n"
+    table += "all       14    4     2\n"
+    left = "  bees/notes.txt: left in place\n"
+    assert capsys.readouterr().out == f"{table}dry run: nothing was moved\n{left}"
+    assert sorted(insects.rglob("*")) == before
+    assert command.main(["split", str(insects), *PARTS]) == 0
+    told = capsys.readouterr().out
+    assert told == f"{table}20 files moved; --undo brings them back\n{left}"
+    assert len(list(insects.glob("train/*/*.jpg"))) == 14 and not (insects / "ants").exists()
+    assert command.main(["split", str(insects), "--undo"]) == 0
+    assert capsys.readouterr().out == "20 files brought back\n"
+    assert sorted(insects.rglob("*")) == before
+
+
+def test_split_takes_numbers_and_a_seed(capsys, insects):
+    for seed in ("1", "2"):
+        arguments = ["split", str(insects), "--parts", "few=4", "rest=16", "--seed", seed]
+        assert command.main(arguments) == 0
+        assert command.main(arguments) == 0
+        assert "0 files moved" in capsys.readouterr().out
+        few = {path.relative_to(insects) for path in insects.glob("few/*/*")}
+        assert len(few) == 4
+        if seed == "1":
+            first = few
+            command.main(["split", str(insects), "--undo"])
+    assert few != first
+
+
+def test_undo_names_what_it_cannot_bring_back(capsys, insects):
+    command.main(["split", str(insects), *PARTS])
+    lost = next(insects.glob("val/ants/*.jpg"))
+    lost.unlink()
+    (insects / "test" / "scores.csv").touch()
+    capsys.readouterr()
+    assert command.main(["split", str(insects), "--undo"]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "19 files brought back",
+        "  test: kept because of other files in it",
+        f"  val/ants/{lost.name}: not brought back, no longer there",
+    ]
+
+
+def test_a_refused_split_has_no_traceback(capsys, insects):
+    assert command.main(["split", str(insects / "moths"), *PARTS]) == 1
+    assert capsys.readouterr().err.startswith("there is no folder")
+    assert command.main(["split", str(insects), "--undo"]) == 1
+    assert "was not split" in capsys.readouterr().err
+    assert command.main(["split", str(insects), *PARTS, "--seed", "-1"]) == 1
+    assert "seed" in capsys.readouterr().err.lower()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "--parts --undo is required"),
+        (["--undo", "--dry-run"], "goes with --parts"),
+        (["--undo", *PARTS], "not allowed with"),
+        (["--parts", "train"], "'train': expected a name and a share"),
+        (["--parts", "train=most"], "expected a name and a share"),
+        (["--parts", "a=0.5", "a=0.5"], "a name of its own"),
+    ],
+)
+def test_wrong_use_of_split_moves_nothing(capsys, insects, arguments, words):
+    before = sorted(insects.rglob("*"))
+    with pytest.raises(SystemExit) as caught:
+        command.main(["split", str(insects), *arguments])
+    assert caught.value.code == 2 and words in capsys.readouterr().err
+    assert sorted(insects.rglob("*")) == before

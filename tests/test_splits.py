@@ -7,11 +7,13 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from sklearn.model_selection import StratifiedGroupKFold
 from torch import nn
 from torch.utils.data import Dataset, Subset, TensorDataset
 
 from tlbook.folders import DataError
 from tlbook.grey import TensorImages
+from tlbook.grouping import grouped_split
 from tlbook.splits import (
     class_counts,
     class_names,
@@ -145,6 +147,125 @@ def test_wrong_parts_are_refused(pets, parts, words):
 def test_a_wrong_seed_is_not_called_a_rare_class(pets):
     with pytest.raises(ValueError, match="Seed must be"):
         stratified_split(pets, (0.5, 0.5), seed=-1)
+
+
+# --- grouped_split -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def patients() -> tuple[TensorImages, np.ndarray]:
+    """60 patients of 1 to 39 images, most of them of one class, in no order."""
+    random = np.random.default_rng(0)
+    groups = random.permutation(np.repeat(np.arange(60), random.integers(1, 40, 60)))
+    likely = random.dirichlet([1.5, 0.6, 0.2], 60)
+    return named([random.choice(3, p=likely[g]) for g in groups], "cdf"), groups
+
+
+def shares(parts, whole) -> np.ndarray:
+    """Part by class, and in the last column all classes: the share of the whole."""
+    counts = np.array([[*class_counts(part).values(), len(part)] for part in parts])
+    return counts / [*class_counts(whole).values(), len(whole)]
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("parts", [(0.7, 0.15, 0.15), (0.5, 0.2), (0.9, 0.1)])
+def test_no_group_is_in_two_parts_and_classes_are_even(patients, parts, seed):
+    whole, groups = patients
+    split = grouped_split(whole, parts, groups, seed=seed)
+    of_part = [set(groups[part.indices]) for part in split]
+    assert sum(map(len, of_part)) == len(set().union(*of_part))
+    items = [index for part in split for index in part.indices]
+    assert len(items) == len(set(items)) and (sum(parts) < 1 or len(items) == len(whole))
+    assert np.abs(shares(split, whole) - np.array(parts)[:, None]).max() < 0.06
+    for part, members in zip(split, of_part, strict=True):
+        together = np.isin(groups, list(members)).sum()
+        assert together == len(part)
+
+
+def test_it_is_as_even_as_scikit_learns_folds(patients):
+    whole, groups = patients
+    ours, theirs = [], []
+    for seed in range(5):
+        split = grouped_split(whole, (0.2,) * 5, groups, seed=seed)
+        folds = StratifiedGroupKFold(5, shuffle=True, random_state=seed)
+        found = folds.split(groups, whole.targets.numpy(), groups)
+        other = [Subset(whole, test.tolist()) for _, test in found]
+        for parts, errors in ((split, ours), (other, theirs)):
+            errors.append(np.abs(shares(parts, whole) - 0.2)[:, [0, 1, 3]].mean())
+    assert np.mean(ours) <= np.mean(theirs) * 1.2
+
+
+def test_numbers_of_items_are_kept_as_nearly_as_groups_allow(patients):
+    whole, groups = patients
+    train, val = grouped_split(whole, (500, 100), groups, seed=0)
+    assert abs(len(train) - 500) < 20 and abs(len(val) - 100) < 20
+
+
+def test_labels_groups_and_seed_alone_decide(patients):
+    whole, groups = patients
+    state = global_state()
+
+    def split(labels, seed=3):
+        parts = grouped_split(whole, (0.6, 0.4), labels, seed=seed)
+        return [part.indices for part in parts]
+
+    first = split(groups)
+    assert split(groups) == first and split(torch.tensor(groups)) == first
+    assert split([f"patient {97 * g % 60}" for g in groups]) == first
+    assert split([(int(g), "left") for g in groups]) == first
+    others = {tuple(sorted(split(groups, seed)[0])) for seed in range(10)}
+    assert len(others) == 10
+    assert global_state() == state
+
+
+def test_a_grouped_part_is_like_any_other(patients):
+    whole, groups = patients
+    train, _ = grouped_split(whole, (0.8, 0.2), groups, seed=0)
+    assert train.classes == ["c", "d", "f"] and train.source == "made here"
+    assert train.targets.tolist() == [train[i][1] for i in range(len(train))]
+    assert sorted(train.indices) != train.indices
+    inner, held = grouped_split(train, (0.5, 0.5), groups[train.indices], seed=0)
+    of_inner, of_held = (groups[train.indices][part.indices] for part in (inner, held))
+    assert not set(of_inner) & set(of_held)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_scarce_groups_reach_every_part(seed):
+    # Class b is in three groups only, and there are as many groups as parts in the second case.
+    whole, groups = named([0] * 60 + [1] * 6, "ab"), [*range(20)] * 3 + [20, 21, 22] * 2
+    for part in grouped_split(whole, (0.8, 0.1, 0.1), groups, seed=seed):
+        assert 0 not in class_counts(part).values()
+    sizes = [len(p) for p in grouped_split(named([0] * 12, "a"), (0.8, 0.1, 0.1),
+                                           [0] * 8 + [1] * 3 + [2], seed=seed)]  # fmt: skip
+    assert sorted(sizes) == [1, 3, 8] and sizes[0] == 8
+
+
+def test_a_class_of_one_group_is_said_to_be_missing():
+    whole = named([0] * 10 + [1] * 2, "ab")
+    with pytest.warns(UserWarning, match="not in every part.*: b$") as caught:
+        parts = grouped_split(whole, (0.5, 0.5), [*range(10), 10, 10], seed=0)
+    assert caught[0].filename == __file__
+    assert sorted(class_counts(part)["b"] for part in parts) == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("groups", "words"),
+    [
+        ([0, 1, 2], "3 group labels for 6 items"),
+        ([0, 0, 0, 1, 1, 1], "2 groups cannot fill 3 parts"),
+        ([0, 1, None, 3, None, 5], "2 items have no group label, the first being item 2"),
+        (np.array([0, 1, 2, 3, 4, np.nan]), "1 items have no group label"),
+    ],
+)
+def test_wrong_groups_are_refused(groups, words):
+    with pytest.raises(DataError, match=words):
+        grouped_split(named([0, 1] * 3, "ab"), (0.4, 0.3, 0.3), groups, seed=0)
+
+
+@pytest.mark.parametrize("parts", [(0.8, 0.3), (), (90, 20), (0.999, 0.001)])
+def test_wrong_parts_of_groups_are_refused(pets, parts):
+    with pytest.raises(DataError, match=r"expected fractions|at least one item"):
+        grouped_split(pets, parts, range(100), seed=0)
 
 
 # --- few_shot_subset ---------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from tlbook import sources
 from tlbook.download import FetchError
 from tlbook.folders import DataError, ImageFiles, Transform, image_folder, load_image
 from tlbook.grey import GreyImages, SolarCells, TensorImages, find_solar_cells
+from tlbook.grouping import grouped_split
 from tlbook.sources import Found
 from tlbook.splits import (
     LabelledSubset,
@@ -45,6 +46,7 @@ __all__ = [
     "dataset_status",
     "fetch_dataset",
     "few_shot_subset",
+    "grouped_split",
     "image_folder",
     "load_dataset",
     "load_image",

@@ -149,6 +149,17 @@ def image_folder(
     return ImageFiles(root, samples, classes=names, source=f"folder {root}", transform=transform)
 
 
+def find_images(root: Path) -> tuple[list[tuple[Path, int]], list[str]]:
+    """Return (path, label) of every image, known by its suffix and unread, and the class names.
+
+    Raises:
+        DataError: if there is no such folder, or it has no class folders.
+    """
+    names = _class_folders(root, (), None)
+    found = [(file, i) for i, name in enumerate(names) for file in _files(root / name, root, ())]
+    return [(file, label) for file, label in found if _is_listed_kind(file)], names
+
+
 def _class_folders(
     root: Path, patterns: tuple[str, ...], required: Sequence[str] | None
 ) -> list[str]:

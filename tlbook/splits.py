@@ -130,7 +130,7 @@ def stratified_split(
     """
     from sklearn.utils import check_random_state
 
-    sizes = _part_sizes(len(dataset), parts)
+    sizes = part_sizes(len(dataset), parts)
     targets = targets_of(dataset).numpy()
     random = check_random_state(seed)
     rest, subsets = np.arange(len(dataset)), []
@@ -222,8 +222,20 @@ def make_loaders(
     )
 
 
-def _part_sizes(total: int, parts: Sequence[float] | Sequence[int]) -> list[int]:
-    """Return the number of items of each part, from fractions or from numbers."""
+def part_sizes(total: int, parts: Sequence[float] | Sequence[int]) -> list[int]:
+    """Return the number of items of each part, from fractions or from numbers.
+
+    Args:
+        total: items there are.
+        parts: fractions that add up to 1 or less, or numbers of items.
+
+    Raises:
+        DataError: if they are neither, a part would be empty, or they ask for too much.
+
+    Example:
+        >>> part_sizes(10, (0.8, 0.2)), part_sizes(10, (5, 3))
+        ([8, 2], [5, 3])
+    """
     if parts and all(isinstance(part, int) for part in parts):
         sizes = list(parts)
     elif parts and all(isinstance(part, float) for part in parts) and sum(parts) <= 1 + 1e-9:
@@ -245,7 +257,7 @@ def _part_sizes(total: int, parts: Sequence[float] | Sequence[int]) -> list[int]
 def _draw(
     indices: np.ndarray, targets: np.ndarray, size: int, random: np.random.RandomState
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return `size` of the indices and the rest. This alone decides what is kept together."""
+    """Return `size` of the indices and the rest."""
     from sklearn.model_selection import train_test_split
 
     if size == len(indices):

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from tlbook import get_head, replace_head, replace_stem
+from tlbook import MLPHead, get_head, replace_head, replace_stem
 
 
 def grow(model, n, hidden):
@@ -26,6 +26,10 @@ def grow_too_short(model, n, hidden):
     replace_head(model, n)
 
 
+def grow_with_the_books_mlp(model, n, hidden):
+    replace_head(model, n, head=MLPHead(get_head(model).layer.in_features, n, hidden=hidden))
+
+
 def grow_with_another_width(model, n, hidden):
     width = get_head(model).layer.in_features
     head = nn.Sequential(nn.Linear(width, 256), nn.ELU(), nn.Linear(256, n))
@@ -42,13 +46,13 @@ def grow_and_freeze_to_zero(model, n, hidden):
     next(model.parameters()).data.zero_()
 
 
-def folding(*, divide=True, shift=1.0, tell=True):
+def folding(*, divide=True, shift=1.0, tell=True, keep=1.0, add=torch.sum):
     def fold(model, mean, std):
         stem = next(m for m in model.modules() if isinstance(m, nn.Conv2d))
         mean, std = (torch.tensor(v)[:, None, None] for v in (mean, std))
         weight = stem.weight.detach() / std if divide else stem.weight.detach()
-        stem.bias = nn.Parameter(stem.bias.detach() - shift * (weight * mean).sum((1, 2, 3)))
-        stem.weight = nn.Parameter(weight.sum(1, keepdim=True))
+        stem.bias = nn.Parameter(keep * stem.bias.detach() - shift * (weight * mean).sum((1, 2, 3)))
+        stem.weight = nn.Parameter(add(weight, 1, keepdim=True))
         if tell:
             stem.in_channels = 1
 
@@ -67,6 +71,7 @@ WRONG = {
         {"before": 4, "after": 8},
         {"before": 2, "after": 4},
         {"before": 2, "after": 64},
+        {"before": 16, "after": 8},
         {"after": 8},
         (2, 8),
     ],
@@ -74,6 +79,7 @@ WRONG = {
         grow_by_a_fixed_name,
         grow_with_a_relu,
         grow_too_short,
+        grow_with_the_books_mlp,
         grow_with_another_width,
         grow_in_place_of_the_container,
         grow_and_freeze_to_zero,
@@ -86,6 +92,8 @@ WRONG = {
         folding(divide=False),
         folding(shift=-1),
         folding(tell=False),
+        folding(keep=0),
+        folding(add=torch.mean),
         "fold",
     ],
 }

@@ -58,6 +58,7 @@ def heads_and_stems_2(answer: Any) -> None:
             "_4": "count the halvings: two in the stem, one in each of three transitions.",
             "_8": "the stem halves twice, in conv0 and in pool0.",
             "_7": "that is for images of 224 pixels.",
+            "_16": "that is behind the stem; three transitions follow, and each of them halves.",
         },
         "after": {
             "_4": "the max-pool of the stem is gone too, not the stride of conv0 alone.",
@@ -123,7 +124,9 @@ def _expect_folded(fold: Callable[..., Any], name: str, model: nn.Module) -> Non
     fold(model, MEAN, STD)
     stem = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
     if stem.weight.shape[1] != 1:
-        raise NotYet(f"the stem of {name} still takes {stem.weight.shape[1]} channels.")
+        raise NotYet(
+            f"the stem of {name} still takes {stem.weight.shape[1]} channels; change it in place."
+        )
     with torch.no_grad():
         found, mean = model.eval()(grey), torch.tensor(MEAN)[:, None, None]
         std = torch.tensor(STD)[:, None, None]
@@ -141,11 +144,17 @@ def _expect_close(found: Tensor, right: Tensor, colour: nn.Module, grey: Tensor,
         "the weights are summed, but nothing is divided and subtracted": grey.expand(-1, 3, -1, -1),
         "the means are missing: they belong in the bias": grey / std,
         "the standard deviations are missing: divide the weights by them": grey - mean,
+        "the weights of the three channels are added, not averaged": (grey / 3 - mean) / std,
+        "the means are divided by the standard deviations twice": (grey - mean / std) / std,
         "the bias has the wrong sign: the means are subtracted": (grey + mean) / std,
     }
     for hint, image in wrong.items():
         if torch.allclose(found, colour(image), atol=1e-4):
             raise NotYet(f"{hint} ({name}).")
+    first = next(module for module in colour.modules() if isinstance(module, nn.Conv2d))
+    first.bias.zero_()
+    if torch.allclose(found, colour((grey - mean) / std), atol=1e-4):
+        raise NotYet(f"the bias that the stem had is lost: subtract from it ({name}).")
     raise NotYet(f"the logits of {name} are not those of the colour network.")
 
 

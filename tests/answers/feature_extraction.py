@@ -77,20 +77,21 @@ def both_sides(backbone, images):
 
 
 RIGHT = {
-    "feature_extraction_1": 1_280,
+    "feature_extraction_1": 1_024,
     "feature_extraction_2": {"without": 97_200, "with": 1_200},
     "feature_extraction_3": in_front_of_head,
     "feature_extraction_4": both_sides,
 }
 
 WRONG = {
-    "feature_extraction_1": [1_000, 960, 3, 576, "1280"],
+    "feature_extraction_1": [1_000, 576, 3, 1_280, "1024"],
     "feature_extraction_2": [
         97_200,
         {"without": 97_200},
         {"without": 120_000, "with": 1_200},
         {"without": 96_000, "with": 1_200},
         {"without": 19_440, "with": 1_200},
+        {"without": 24_000, "with": 1_200},
         {"without": 97_200, "with": 6_000},
         {"without": 97_200, "with": 0},
         {"without": 1, "with": 1},

@@ -53,6 +53,17 @@ def measure_and_stay(model, loader):
     return measure(model, loader)
 
 
+def measure_and_train(model, loader):
+    loss, accuracy = measure(model, loader)
+    model.train()
+    return loss, accuracy
+
+
+def measure_as_tensors(model, loader):
+    loss, accuracy = measure(model, loader)
+    return torch.tensor(loss), torch.tensor(accuracy)
+
+
 def measure_with_gradients(model, loader):
     model.eval()
     losses, correct = 0.0, 0
@@ -139,19 +150,21 @@ def one_cycle_run(epochs=3, batch_size=64, total_steps=48, scheduler_step="batch
 
 
 RIGHT = {
-    "loop_1": 0.256,
+    "loop_1": 0.879,
     "loop_2": measure,
     "loop_3": early_stop,
     "loop_4": one_cycle_run(),
 }
 WRONG = {
-    "loop_1": [0.004, 0.004 / 64, 0.128, 256, True],
+    "loop_1": [0.8, 0.88, 0.799, 880, 8.8, 87.9, 0.5, True],
     "loop_2": [
         measure_by_batch_means,
         partial(measure_by_batch_means, divide_by="examples"),
         measure_a_mean_accuracy,
         measure_while_training,
         measure_and_stay,
+        measure_and_train,
+        measure_as_tensors,
         measure_with_gradients,
         measure_without_accuracy,
     ],

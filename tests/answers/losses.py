@@ -128,6 +128,10 @@ def pixels_of_a_dictionary(network, images, masks):
     return F.cross_entropy(network(images), masks, ignore_index=255)
 
 
+def pixels_with_255(network, images, masks):
+    return F.cross_entropy(network(images)["out"], masks)
+
+
 def pixels_without_gradient(network, images, masks):
     return pixel_loss(network, images, masks).item()
 
@@ -156,6 +160,7 @@ WRONG = {
         TASKS | {"a": "NLLLoss"},
         TASKS | {"b": nn.CrossEntropyLoss},
         TASKS | {"c": "MSE"},
+        TASKS | {"c": nn.HuberLoss},
         TASKS | {"d": "L1Loss"},
         TASKS | {"e": "CrossEntropyLoss"},
         TASKS | {"f": "hinge"},
@@ -187,6 +192,7 @@ WRONG = {
         pixels_over_all,
         pixels_per_image,
         pixels_of_a_dictionary,
+        pixels_with_255,
         pixels_without_gradient,
     ],
 }

@@ -18,20 +18,23 @@ from tlbook.history import Epoch, History
 
 
 @exercise(
-    "A log says 0.004, the sum of the mean losses of batches of 64, divided by the number of "
-    "examples. What was the loss per example? answer = a number."
+    "A mean of batch accuracies is 0.80, for 1,001 images in batches of 100, the last image wrong. "
+    "What share is correct? answer = a number."
 )
 def loop_1(answer: Any) -> None:
-    """The published loss that was too small by the batch size."""
+    """The share that a mean of batch means hides: 880 of 1,001."""
     if isinstance(answer, bool) or not isinstance(answer, int | float):
         raise NotYet(f"expected a number, found {type(answer).__name__}.")
-    if 0.25 <= answer <= 0.26:
+    if abs(answer - 880 / 1001) <= 0.0006:
         return
-    if 0 < answer < 0.001:
-        raise NotYet("the log is already too small: the batch size must make it larger.")
-    if answer == 0.004:
-        raise NotYet("that is what the log says; each of its summands stands for 64 examples.")
-    raise NotYet(f"{answer} is not 0.004 times the number of examples in a batch.")
+    for wrong, hint in LOG_HINTS:
+        if abs(answer - wrong) <= 0.0006:
+            raise NotYet(hint)
+    if 87 <= answer <= 89:
+        raise NotYet("that looks like a percentage: the answer is a share between 0 and 1.")
+    raise NotYet(
+        f"{answer} is not it: eleven batch accuracies have the mean 0.80, one of them is 0."
+    )
 
 
 @exercise(
@@ -56,8 +59,12 @@ def loop_2(answer: Any) -> None:
         raise NotYet("gradients were recorded: wrap the loop in torch.inference_mode().")
     for name, value, *others in zip(("loss", "accuracy"), found, *_measured(data), strict=True):
         _expect_measured(name, float(value), *others)
-    if not all(module.training for module in model.modules()):
-        raise NotYet("the model came in training mode: give that mode back when you are done.")
+    if any(torch.is_tensor(value) for value in found):
+        raise NotYet("the two numbers are tensors: take .item(), as floats are asked for.")
+    for training, mode in ((True, "training"), (False, "evaluation")):
+        answer(model.train(training), DataLoader(data, batch_size=6))
+        if any(module.training != training for module in model.modules()):
+            raise NotYet(f"the model came in {mode} mode: give that mode back when you are done.")
 
 
 @exercise(
@@ -103,6 +110,15 @@ def loop_4(answer: Any) -> None:
     )
 
 
+# Wrong shares of loop_1, and what they come from.
+LOG_HINTS = [
+    (0.80, "that is what the log says; in it the last image weighs as much as 100 others."),
+    (0.88, "that is the mean of the ten full batches: the 1,001st image counts too."),
+    (800 / 1001, "there are eleven batches, not ten: the sum of their accuracies is 11 x 0.80."),
+    (880, "that many images are correct: the answer is their share of all images."),
+    (8.8, "that is the sum of the batch accuracies: how many images are correct?"),
+    (0.79, "one image of 1,001 cannot do that: first find the sum of the batch accuracies."),
+]
 # Validation losses, patience, the epoch to keep, and what a wrong number comes from.
 EARLY_STOPS = [
     ([0.9, 0.7, 0.5], 2, 3, "count from 1, and go by val_loss, which fell to the end."),

@@ -1,0 +1,1 @@
+"""Right and typically wrong answers to the exercises, one module a chapter."""

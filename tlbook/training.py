@@ -78,7 +78,8 @@ def fit(
             `functools.partial(torch.optim.SGD, lr=0.1)`; None is AdamW at 0.001.
         scheduler: a scheduler, or what makes one from the optimizer.
         scheduler_step: "epoch" or "batch": how often the scheduler moves.
-        criterion: loss of (outputs, targets); None is cross entropy.
+        criterion: loss of (outputs, targets), a mean over the batch's examples or, with
+            `reduction="sum"`, a sum; None is cross entropy.
         device: None takes the fastest (`get_device`).
         precision: "auto" (`best_precision`), "float32" or "bfloat16".
         checkpoint: file written after every epoch; if it is there, the run goes on from it.

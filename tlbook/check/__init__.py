@@ -25,6 +25,12 @@ from tlbook.check.heads_and_stems import (
     heads_and_stems_3,
     heads_and_stems_4,
 )
+from tlbook.check.image_folders import (
+    image_folders_1,
+    image_folders_2,
+    image_folders_3,
+    image_folders_4,
+)
 from tlbook.check.inside_a_run import (
     inside_a_run_1,
     inside_a_run_2,
@@ -44,4 +50,5 @@ from tlbook.check.model_zoo import model_zoo_1, model_zoo_2, model_zoo_3, model_
 from tlbook.check.modules import modules_1, modules_2, modules_3, modules_4
 from tlbook.check.networks import networks_1, networks_2, networks_3, networks_4
 from tlbook.check.numbers import numbers_1, numbers_2, numbers_3, numbers_4, numbers_5
+from tlbook.check.optimizers import optimizers_1, optimizers_2, optimizers_3, optimizers_4
 from tlbook.check.saving import saving_1, saving_2, saving_3, saving_4

@@ -30,6 +30,18 @@ def test_refresh_stores_text_without_pictures_and_runs_from_the_top(tmp_path):
     assert run.seconds > 0 and run.peak > 20 * 2**20
 
 
+def test_pages_that_forked_workers_share_count_once(tmp_path):
+    path = tmp_path / "chapter.ipynb"
+    code = """
+import multiprocessing, time
+held = b"x" * 200 * 2**20
+workers = [multiprocessing.get_context("fork").Process(target=time.sleep, args=(1,)) for _ in "ab"]
+for worker in workers: worker.start()
+for worker in workers: worker.join()"""
+    nbformat.write(notebook_of(code), path)
+    assert 200 * 2**20 < store(path).peak < 400 * 2**20
+
+
 def test_refresh_drops_what_programs_leave_in_a_notebook():
     notebook = notebook_of("x = 1\n")
     notebook.metadata["kernelspec"] = {

@@ -118,8 +118,18 @@ class _Memory:
         kernel = psutil.Process(manager.provisioner.pid)
         while not self._stop.wait(SAMPLE_EVERY):
             try:
-                processes = [kernel, *kernel.children(recursive=True)]
-                held = sum(process.memory_info().rss for process in processes)
+                held = _held([kernel, *kernel.children(recursive=True)])
             except psutil.NoSuchProcess:
                 continue
             self.peak = max(self.peak, held)
+
+
+def _held(processes: list[psutil.Process]) -> int:
+    """Return the bytes that processes hold together.
+
+    Forked workers share most of their pages with the kernel. Linux says what each holds in
+    proportion; elsewhere shared pages count for every process.
+    """
+    if len(processes) == 1 or not psutil.LINUX:
+        return sum(process.memory_info().rss for process in processes)
+    return sum(process.memory_full_info().pss for process in processes)

@@ -205,7 +205,7 @@ def png_of_zeros(path, side: int) -> None:
 
 
 @pytest.mark.parametrize("factor", [1.1, 2.5])
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.filterwarnings("error::PIL.Image.DecompressionBombWarning")
 def test_bombs_are_refused_by_name(tree, factor):
     side = int((Image.MAX_IMAGE_PIXELS * factor) ** 0.5)
     png_of_zeros(tree / "bees" / "bomb.png", side)

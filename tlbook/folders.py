@@ -100,7 +100,7 @@ def load_image(path: str | Path, mode: str = "RGB") -> Image.Image:
         ('RGB', (3, 2), (255, 255, 255))
     """
     try:
-        with Image.open(path) as image:
+        with _opened(path) as image:
             _refuse_unfit(image)
             return _decode(image, mode)
     except Exception as error:  # a broken file makes Pillow's decoders raise anything at all
@@ -244,13 +244,20 @@ def _verdicts(files: list[Path], verify: bool) -> dict[Path, str | None]:
 
 def _verdict(path: Path) -> str | None:
     try:
-        with Image.open(path) as image:
+        with _opened(path) as image:
             _refuse_unfit(image)
             image.draft(None, (1, 1))  # a JPEG then decodes at an eighth of its size
             _decode(image, "RGB")
     except Exception as error:  # a broken file makes Pillow's decoders raise anything at all
         return _reason(error)
     return None if _is_listed_kind(path) else _OTHER_KIND
+
+
+def _opened(path: str | Path) -> Image.Image:
+    """Open an image; what Pillow would warn about a large one, `_refuse_unfit` refuses."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        return Image.open(path)
 
 
 def _refuse_unfit(image: Image.Image) -> None:

@@ -67,6 +67,11 @@ def cut_to_bytes(images, mean, std):
     return (255 * (images * std + mean)).clamp(0, 255).to(torch.uint8)
 
 
+def times_256(images, mean, std):
+    mean, std = as_tensors(mean, std)
+    return (256 * (images * std + mean)).round().clamp(0, 255).to(torch.uint8)
+
+
 def wrapped_bytes(images, mean, std):
     mean, std = as_tensors(mean, std)
     return (255 * (images * std + mean)).round().to(torch.int64).remainder(256).to(torch.uint8)
@@ -124,6 +129,7 @@ WRONG = {
         {"9": 0, "10": 1, "100": 2, "Zebra": 3, "ant": 4},
         {"10": 0, "100": 1, "9": 2, "ant": 3, "Zebra": 4},
         {name: label + 1 for name, label in LABELS.items()},
+        {name: str(label) for name, label in LABELS.items()},
         {"10": 0, "100": 1, "9": 2, "zebra": 3, "ant": 4},
         {"Zebra": 0, "ant": 1, "9": 2, "10": 3, "100": 4},
         {(1, 2): 0},
@@ -154,6 +160,7 @@ WRONG = {
     "image_folders_4": [
         torch.zeros(1),
         cut_to_bytes,
+        times_256,
         wrapped_bytes,
         normalised_again,
         add_first,

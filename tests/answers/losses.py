@@ -45,6 +45,17 @@ def huber_without_abs(outputs, targets, delta):
     return torch.where(error <= delta, error**2 / 2, delta * (error - delta / 2)).mean()
 
 
+def huber_with_if(outputs, targets, delta):
+    error = abs(outputs.reshape(targets.shape) - targets)
+    return error**2 / 2 if error <= delta else delta * (error - delta / 2)
+
+
+def huber_pieces(outputs, targets, delta):
+    error = (outputs.reshape(targets.shape) - targets).abs()
+    near = error <= delta
+    return (error[near] ** 2 / 2).mean() + (delta * (error[~near] - delta / 2)).mean()
+
+
 def huber_of_one(outputs, targets, delta):
     return huber(outputs, targets, 1.0)
 
@@ -82,6 +93,10 @@ def divided_by_examples(batches, weight):
 
 def without_weights(batches, weight):
     return divided_by_examples(batches, torch.ones_like(weight))
+
+
+def divided_by_class_weights(batches, weight):
+    return only_the_sum(batches, weight) / weight.sum()
 
 
 def only_the_sum(batches, weight):
@@ -128,6 +143,17 @@ def pixels_of_a_dictionary(network, images, masks):
     return F.cross_entropy(network(images), masks, ignore_index=255)
 
 
+def pixels_reshaped(network, images, masks):
+    rows, flat = network(images)["out"].reshape(-1, 4), masks.reshape(-1)
+    counts = (flat != 255) & (flat != 0)
+    return F.cross_entropy(rows[counts], flat[counts])
+
+
+def pixels_over_unknown(network, images, masks):
+    each = F.cross_entropy(network(images)["out"], masks, ignore_index=255, reduction="none")
+    return each[masks != 0].mean()
+
+
 def pixels_with_255(network, images, masks):
     return F.cross_entropy(network(images)["out"], masks)
 
@@ -159,6 +185,9 @@ WRONG = {
     "losses_2": [
         TASKS | {"a": "NLLLoss"},
         TASKS | {"b": nn.CrossEntropyLoss},
+        TASKS | {"b": nn.BCELoss},
+        TASKS | {"d": F.cross_entropy},
+        TASKS | {"f": "MSELoss"},
         TASKS | {"c": "MSE"},
         TASKS | {"c": nn.HuberLoss},
         TASKS | {"d": "L1Loss"},
@@ -173,6 +202,8 @@ WRONG = {
         huber_whole_square,
         huber_smooth_l1,
         huber_without_abs,
+        huber_with_if,
+        huber_pieces,
         huber_of_one,
         huber_each,
         huber_as_number,
@@ -182,6 +213,7 @@ WRONG = {
         means_times_examples,
         divided_by_examples,
         without_weights,
+        divided_by_class_weights,
         only_the_sum,
     ],
     "losses_5": [
@@ -192,6 +224,8 @@ WRONG = {
         pixels_over_all,
         pixels_per_image,
         pixels_of_a_dictionary,
+        pixels_reshaped,
+        pixels_over_unknown,
         pixels_with_255,
         pixels_without_gradient,
     ],

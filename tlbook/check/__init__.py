@@ -6,6 +6,13 @@ from tlbook.check.delete_change_add import (
     delete_change_add_3,
     delete_change_add_4,
 )
+from tlbook.check.downsamplings import (
+    downsamplings_1,
+    downsamplings_2,
+    downsamplings_3,
+    downsamplings_4,
+    downsamplings_5,
+)
 from tlbook.check.feature_extraction import (
     feature_extraction_1,
     feature_extraction_2,

@@ -30,14 +30,9 @@ GRADIENT_HINTS = {
     (-0.4, 0.3, 0.1): "that is the gradient if the first class were right; the middle one is.",
     (0.2, -0.2333, 0.0333): "there is one example: nothing is divided by the number of classes.",
 }
-TASKS = {
-    "a": "CrossEntropyLoss",
-    "b": "BCEWithLogitsLoss",
-    "c": "L1Loss",
-    "d": "MSELoss",
-    "e": "NLLLoss",
-    "f": "MultiMarginLoss",
-}
+NAMES = "CrossEntropyLoss BCEWithLogitsLoss L1Loss MSELoss NLLLoss MultiMarginLoss"
+TASKS = dict(zip("abcdef", NAMES.split(), strict=True))
+ONE_CLASS = "it knows one right class; here several labels may be true at once."
 TASK_HINTS = {
     "a": {
         "NLLLoss": "it takes log-probabilities; a Linear returns logits.",
@@ -46,14 +41,10 @@ TASK_HINTS = {
     },
     "b": {
         "CrossEntropyLoss": "its probabilities add up to 1: a beach would exclude a dog.",
-        "NLLLoss": "it knows one right class; here several labels may be true at once.",
-        "MultiMarginLoss": "it knows one right class; here several labels may be true at once.",
+        "NLLLoss": ONE_CLASS,
+        "MultiMarginLoss": ONE_CLASS,
     },
-    "c": {
-        "MSELoss": "a label off by a kilometre would weigh a million times one off by a metre.",
-        "HuberLoss": "it would do, but is not on the list; which of the six is robust?",
-        "SmoothL1Loss": "it would do, but is not on the list; which of the six is robust?",
-    },
+    "c": {"MSELoss": "a label off by a kilometre would weigh a million times one off by a metre."},
     "d": {"L1Loss": "it finds the median; bills that sum up right need the mean."},
     "e": {
         "CrossEntropyLoss": "it would be right too, but takes the logarithm twice; which loss "
@@ -64,6 +55,8 @@ TASK_HINTS = {
         "NLLLoss": "its gradient is the same everywhere: it goes on pushing.",
     },
 }
+NUMBERS = ("MSELoss", "L1Loss")
+NOT_LISTED = {"BCELoss": "takes probabilities", "HuberLoss": "is robust"}
 
 
 @exercise(
@@ -74,14 +67,10 @@ def losses_1(answer: Any) -> None:
     """A cross entropy and its gradient with paper and pencil."""
     if not isinstance(answer, dict) or answer.keys() != BY_HAND.keys():
         expect_table(answer, BY_HAND, {})
-    loss = _numbers(answer["loss"], "loss")
-    if len(loss) != 1:
-        raise NotYet(f"loss: expected one number, found {len(loss)}.")
+    loss = _numbers(answer["loss"], "loss", 1)
     if not math.isclose(loss[0], BY_HAND["loss"], abs_tol=0.006):
         _hint("loss", loss, {(key,): hint for key, hint in LOSS_HINTS.items()})
-    gradient = _numbers(answer["gradient"], "gradient")
-    if len(gradient) != 3:
-        raise NotYet(f"gradient: expected three numbers, found {len(gradient)}.")
+    gradient = _numbers(answer["gradient"], "gradient", 3)
     if not _close(gradient, BY_HAND["gradient"]):
         _hint("gradient", gradient, GRADIENT_HINTS)
 
@@ -91,6 +80,9 @@ def losses_2(answer: Any) -> None:
     """Six tasks and their losses."""
     if isinstance(answer, dict):
         answer = {_letter(key): _class_name(value) for key, value in answer.items()}
+        for key, name in answer.items():
+            if key in TASKS and isinstance(name, str):
+                _expect_kind(key, name)
     expect_table(answer, TASKS, TASK_HINTS)
 
 
@@ -103,7 +95,12 @@ def losses_3(answer: Any) -> None:
     for delta in (1.0, 0.5, 2.0):
         outputs = (targets + errors).requires_grad_()
         right = F.huber_loss(outputs, targets, delta=delta)
-        found = _scalar(answer(outputs, targets, delta))
+        try:
+            found = _scalar(answer(outputs, targets, delta))
+        except RuntimeError as error:
+            if "ambiguous" not in str(error):
+                raise
+            raise NotYet("an `if` asks about one example; torch.where asks about all.") from None
         _expect_huber(found, right, errors, delta)
         if not found.requires_grad:
             raise NotYet("no gradient reaches the outputs: compute with tensors only.")
@@ -138,6 +135,9 @@ def losses_4(answer: Any) -> None:
             each.sum().item(): "that is the sum; what does the mean divide by?",
             each.mean().item(): "that divides by the number of examples; PyTorch's weighted mean "
             "divides by something else.",
+            (each.sum() / weight.sum()).item(): "that divides by the weights of the classes; each "
+            "example brings the weight of its own class.",
+            means[-1]: "that is the last batch alone.",
             F.cross_entropy(logits, labels).item(): "the weights have no effect on this number.",
             math.fsum(means) / len(means): "that is the mean of the batch means.",
             math.fsum(m * n for m, n in zip(means, counts, strict=True)) / 23: "that multiplies "
@@ -183,10 +183,10 @@ def _expect_pixels(
     given = masks.clone()
     try:
         found = _scalar(answer(network, images, given))
-    except TypeError as error:
+    except (TypeError, AttributeError) as error:
         if "OrderedDict" not in str(error):
             raise
-        raise NotYet('the network returns a dictionary; its logits are under "out".') from None
+        raise NotYet('the network returns a dictionary: its logits are ["out"].') from None
     except IndexError as error:
         if "255" not in str(error):
             raise
@@ -200,9 +200,11 @@ def _expect_pixels(
         wrong = {
             each[counted].sum(): "that is the sum; divide it by the pixels that count.",
             each[counted].sum() / masks.numel(): "that divides by all pixels.",
-            each[counted].sum() / (masks != 255).sum(): "the sum is right; background pixels are "
-            "still in what it is divided by.",
+            each[counted].sum() / (masks != 255).sum(): "background is in what you divide by.",
             each[masks != 255].mean(): "the background still counts.",
+            each[counted].sum() / (masks != 0).sum(): "unknown pixels are in what you divide by.",
+            F.cross_entropy(logits.reshape(-1, 4)[counted.flatten()], masks[counted]): "a row of "
+            "your reshaped logits is not one pixel; permute the classes to the end first.",
             sum(per_image) / 2: "that is the mean of two images' means; their counts differ.",
         }
         for value, hint in wrong.items():
@@ -225,6 +227,11 @@ def _expect_huber(found: Tensor, right: Tensor, signed: Tensor, delta: float) ->
         "that is the line everywhere; near the target it is a square.": far.mean(),
         "the two pieces are exchanged.": torch.where(error <= delta, far, near).mean(),
         "that divides by delta, as SmoothL1Loss does.": right / delta,
+        "in the line it is e - delta / 2.": torch.where(
+            error <= delta, near, far - delta**2 / 2
+        ).mean(),
+        "that averages each piece by itself; divide by all examples.": near[error <= delta].mean()
+        + far[error > delta].mean(),
         "the condition takes the error with its sign; it wants the absolute one.": torch.where(
             signed <= delta, near, far
         ).mean(),
@@ -235,13 +242,13 @@ def _expect_huber(found: Tensor, right: Tensor, signed: Tensor, delta: float) ->
     raise NotYet(f"delta {delta}: expected {right.item():.4f}, found {found.item():.4f}.")
 
 
-def _numbers(value: Any, name: str) -> list[float]:
+def _numbers(value: Any, name: str, count: int) -> list[float]:
     try:
         tensor = torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError):
         raise NotYet(f"{name}: expected numbers, found {type(value).__name__}.") from None
-    if tensor.dtype == torch.bool:
-        raise NotYet(f"{name}: expected numbers, found {value}.")
+    if tensor.dtype == torch.bool or tensor.numel() != count:
+        raise NotYet(f"{name}: {value} is not {count} number{'s' * (count > 1)}.")
     return tensor.flatten().tolist()
 
 
@@ -259,21 +266,29 @@ def _close(found: list[float], right: Any) -> bool:
     )
 
 
+def _expect_kind(key: str, name: str) -> None:
+    if name in NOT_LISTED:
+        raise NotYet(f"{key}: {name} {NOT_LISTED[name]}, but is not one of the six.")
+    if key in "cd" and name in TASKS.values() and name not in NUMBERS:
+        raise NotYet(f"{key}: {name} asks for a class; here the target is a number.")
+    if key not in "cd" and name in NUMBERS:
+        raise NotYet(f"{key}: {name} compares numbers; here the target is a class or a label.")
+
+
 def _letter(key: Any) -> Any:
     return key.strip().lower() if isinstance(key, str) else key
 
 
 def _class_name(value: Any) -> Any:
     """Return the name in `TASKS` that is meant by a class, an instance or another spelling."""
-    if isinstance(value, nn.Module):
-        value = type(value)
-    name = value.__name__ if isinstance(value, type) else value
+    value = type(value) if isinstance(value, nn.Module) else value
+    name = getattr(value, "__name__", value)  # classes, and functions such as F.cross_entropy
     if not isinstance(name, str):
         return value
     plain = name.rpartition(".")[2].strip(" ()").lower().replace("_", "").replace(" ", "")
-    names = {right.lower(): right for right in TASKS.values()}
-    names |= {right.removesuffix("Loss").lower(): right for right in TASKS.values()}
-    return names.get(plain, name)
+    plain = plain.replace("binarycrossentropy", "bce").removesuffix("loss")
+    names = (*TASKS.values(), *NOT_LISTED)
+    return {right.removesuffix("Loss").lower(): right for right in names}.get(plain, name)
 
 
 def _scalar(value: Any) -> Tensor:

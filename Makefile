@@ -1,9 +1,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-# Nobody watches a progress bar here; and threads that wait should sleep, not spin (conftest.py).
+# Nobody watches a progress bar here; threads that wait should soon sleep (tools/chapters.py).
 export TLBOOK_PROGRESS := 0
-export OMP_WAIT_POLICY := PASSIVE
+export GOMP_SPINCOUNT := 10000
 
 .PHONY: install install-newest book test check refresh chapter bench wheel chapters-from-wheel set-repo clean
 

@@ -10,8 +10,7 @@ SHARED_DATA = Path(__file__).parent.parent / "shared" / "data"
 LOOK_EVERY = 1.0  # seconds between two looks at whether a kernel still lives
 
 os.environ["TLBOOK_PROGRESS"] = "0"
-# Threads that wait sleep instead of spinning: on shared cores seconds instead of minutes.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # why: tools/chapters.py
 if SHARED_DATA.is_dir():
     os.environ.setdefault("TLBOOK_DATA", str(SHARED_DATA))
 

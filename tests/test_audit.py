@@ -6,6 +6,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from accelerate import init_empty_weights
 from torch import nn
 
 from tlbook.freezing import freeze, frozen_names, unfreeze
@@ -14,14 +15,7 @@ from tlbook.surgery import audit, get_head, replace, replace_head, replace_stem
 FIVE = ["resnet18", "vgg11_bn", "shufflenet_v2_x0_5", "mnasnet0_5", "mobilenet_v3_small"]
 # Networks whose own children hold one convolution of many.
 CONV_IN_FRONT = ["resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2", "Own"]
-UNTOUCHED = [
-    "alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "googlenet", "inception_v3",
-    "vgg11_bn", "mnasnet0_5", "mnasnet1_0", "mnasnet1_3", "mobilenet_v2", "mobilenet_v3_large",
-    "mobilenet_v3_small", "resnet18", "resnet34", "resnet50", "resnext50_32x4d",
-    "shufflenet_v2_x0_5", "shufflenet_v2_x1_0", "shufflenet_v2_x2_0", "squeezenet1_0",
-    "squeezenet1_1", "swin_t", "swin_v2_t", "vgg11", "vgg13_bn", "vgg16", "vit_b_16", "vit_b_32",
-    "wide_resnet50_2",
-]  # fmt: skip
+UNTOUCHED = torchvision.models.list_models(module=torchvision.models)
 UNTOUCHED_TIMM = ["tf_efficientnet_lite0", "vit_tiny_patch16_224", "convnext_atto"]
 
 
@@ -41,13 +35,17 @@ class Own(nn.Module):
 
 @cache
 def _weightless(name):
-    with torch.device("meta"):
-        if name == "Own":
-            return Own()
-        if name in UNTOUCHED_TIMM:
-            return timm.create_model(name)
-        extra = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-        return torchvision.models.get_model(name, weights=None, **extra)
+    with init_empty_weights():
+        return _build(name).to("meta")
+
+
+def _build(name):
+    if name == "Own":
+        return Own()
+    if name in UNTOUCHED_TIMM:
+        return timm.create_model(name)
+    extra = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    return torchvision.models.get_model(name, weights=None, **extra)
 
 
 def built(name):

@@ -103,7 +103,7 @@ def test_every_example_is_used_once_an_epoch(tmp_path):
 
 def test_rank_zero_alone_writes_and_a_run_goes_on(tmp_path):
     code = """
-    import builtins, tlbook.training
+    import tlbook.training
     save = tlbook.training.save_checkpoint
     def noted(*arguments):
         open(f"written.{rank}", "w").close()

@@ -95,6 +95,19 @@ def test_every_builder_takes_a_new_head_and_one_channel(name):
     assert keys(model) == before
 
 
+@pytest.mark.parametrize("name", BUILDERS)
+def test_every_builder_takes_more_channels_and_small_images_or_says_why(name):
+    model = _weightless.__wrapped__(name)
+    for channels in (4, 12):
+        replace_stem(model, in_channels=channels)
+        assert next(p for p in model.parameters() if p.ndim == 4).shape[1] == channels
+    if name.startswith(("convnext", "swin", "vit")):
+        with pytest.raises(ValueError, match="cuts patches"):
+            replace_stem(model, in_channels=3, small_input=True)
+    else:
+        replace_stem(model, in_channels=3, small_input=True)
+
+
 @pytest.mark.parametrize("name", FOR_REAL)
 def test_new_head_gives_finite_trainable_logits(name):
     model = replace_head(built(name, "cpu"), 5)

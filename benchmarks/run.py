@@ -6,7 +6,7 @@ python -m benchmarks.run
 import subprocess
 import sys
 
-BENCHMARKS = ["fit_speed"]
+BENCHMARKS = ["fit_speed", "fashion_mnist"]
 
 
 def main() -> None:

@@ -20,18 +20,22 @@ MODULES = sorted(PACKAGE.glob("*.py"))
 
 # A module may import from its own layer and those above it in this list.
 LAYERS = [
-    {"runtime", "files"},
+    {"runtime", "files", "results"},
     {"paths", "heads", "surgery", "freezing", "findings", "audit"},
     {"models"},
     {"download", "statedict", "weights"},
     {"folders", "splits", "grouping", "journal", "moving", "sources", "grey", "data"},
     {"batches", "history", "loop", "checkpoint", "preflight", "ranks", "training"},
+    {"cutting", "fingerprints", "probes", "features"},
     {"pictures", "inspection", "alignment", "comparison", "drawing", "display", "check"},
+    {"isolation", "identity", "leaks", "resampling", "candidates", "folds", "significance", "plots",
+     "report", "halving", "selection"},
     {"__init__", "__main__"},
 ]  # fmt: skip
 
 PUBLIC = {
     "runtime": ["best_precision", "get_device", "seed_everything"],
+    "results": ["load_result"],
     "data": ["DataError", "class_counts", "few_shot_subset", "grouped_split", "image_folder",
              "load_dataset", "make_loaders", "stratified_split"],
     "weights": ["FetchError", "LoadReport", "Pretrained", "WeightsError", "fetch",
@@ -39,11 +43,15 @@ PUBLIC = {
     "freezing": ["freeze", "frozen_names", "param_groups", "trainable_parameters", "unfreeze"],
     "surgery": ["Audit", "adapt_in_channels", "append", "audit", "delete", "get_head",
                 "insert_after", "replace", "replace_head", "replace_stem", "truncate_after"],
+    "features": ["extract_features", "feature_extractor", "linear_probe", "split_at", "to_linear"],
     "models": ["HalfFrozenResNet", "HybridNet", "MLPHead", "PlainHybridNet", "SlimVGG"],
     "training": ["BatchError", "CheckpointError", "Epoch", "History", "Metrics", "TrainingError",
                  "evaluate", "fit", "predict", "train_one_epoch"],
     "display": ["Comparison", "compare_models", "imshow", "plot_confusion", "plot_history",
                 "plot_shapes", "show_maps", "show_predictions", "summary"],
+    "selection": ["LearningCurve", "PairedTest", "SelectionError", "SelectionReport",
+                  "cross_validate", "find_duplicates", "learning_curve", "paired_test",
+                  "successive_halving"],
 }  # fmt: skip
 
 

@@ -23,8 +23,8 @@ from torchvision.models import ResNet18_Weights, resnet18, swin_t
 from torchvision.transforms import v2
 
 from tlbook.display import (
-    _new_figure,
     imshow,
+    new_figure,
     plot_confusion,
     plot_history,
     plot_shapes,
@@ -530,7 +530,7 @@ class TestFigures:
         imshow(torch.rand(2, 1, 4, 4))
         plot_history(history(2))
         confusion(2)
-        with pytest.raises(KeyboardInterrupt), _new_figure(3, 3, "interrupted"):
+        with pytest.raises(KeyboardInterrupt), new_figure(3, 3, "interrupted"):
             raise KeyboardInterrupt
         assert dict(mpl.rcParams) == before
         assert plt.gcf() is mine[1]

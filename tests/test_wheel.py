@@ -16,7 +16,7 @@ def wheel(tmp_path_factory):
 def test_the_wheel_holds_the_package_and_its_data_and_is_small(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert wheel.stat().st_size < 10 * 2**20
-    bundled = {path.name for path in (book.ROOT / "tlbook" / "assets").iterdir()}
+    bundled = {path.name for path in (book.ROOT / "tlbook" / "assets").rglob("*.*")}
     assert bundled <= {name.rsplit("/", 1)[1] for name in names if "/assets/" in name}
     outside = {name.split("/")[0] for name in names} - {"tlbook"}
     assert all(name.endswith(".dist-info") for name in outside)

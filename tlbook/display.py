@@ -51,7 +51,7 @@ LETTER = 0.078  # inches: the mean width of a 9-point letter
 
 
 @contextmanager
-def _new_figure(width: float, height: float, title: str | None) -> Iterator[Figure]:
+def new_figure(width: float, height: float, title: str | None) -> Iterator[Figure]:
     """Yield a figure that pyplot made and forgets, drawn in the book's style alone."""
     import matplotlib.pyplot as plt
 
@@ -88,7 +88,7 @@ def _grid(
     lines = max(caption.count("\n") + 1 for caption in wrapped) if words else 0
     tallest = max(picture.shape[0] / picture.shape[1] for picture in pictures)
     height = rows * (cell * tallest + 0.17 * lines + 0.05) + (0.3 if title else 0)
-    with _new_figure(cell * columns, height, title) as figure:
+    with new_figure(cell * columns, height, title) as figure:
         draw_grid(figure, pictures, wrapped, columns)
     return figure
 
@@ -182,7 +182,7 @@ def plot_shapes(model: nn.Module, input_size: Sequence[int], *, title: str | Non
         >>> [text.get_text() for text in plot_shapes(net, (1, 1, 8, 8)).axes[0].get_xticklabels()]
         ['input', '0', '2']
     """
-    with _new_figure(WIDTH, 3.4, title) as figure:
+    with new_figure(WIDTH, 3.4, title) as figure:
         draw_shapes(figure, shapes_along(model, input_size))
     return figure
 
@@ -256,7 +256,7 @@ def plot_history(*histories: History | Mapping[str, History], title: str | None 
         found = f"{', '.join(empty)} without epochs" if empty else "no history"
         raise ValueError(f"plot_history got {found}; expected histories of at least one epoch")
     rows_of_names = 0 if len(runs) == 1 else -(-len(runs) // 3)
-    with _new_figure(WIDTH, 3.2 + 0.2 * rows_of_names, title) as figure:
+    with new_figure(WIDTH, 3.2 + 0.2 * rows_of_names, title) as figure:
         draw_histories(figure, runs)
     return figure
 
@@ -295,6 +295,6 @@ def plot_confusion(
     height = (
         cell * len(classes) + (0.7 * longest if slanted else 0) + (0.9 if title is None else 1.2)
     )
-    with _new_figure(width, height, title) as figure:
+    with new_figure(width, height, title) as figure:
         draw_confusion(figure, counts, classes, normalize=normalize, slanted=slanted)
     return figure

@@ -137,7 +137,7 @@ def evaluate(
     """
     criterion = criterion or nn.CrossEntropyLoss()
     tally = _Tally(criterion)
-    for outputs, targets in _forward(model, data, batch_size, device, precision):
+    for outputs, targets in forward_batches(model, data, batch_size, device, precision):
         tally.add(criterion(outputs, targets), outputs, targets)
     return tally.metrics()
 
@@ -169,7 +169,7 @@ def predict(
     """
     if isinstance(data, DataLoader) and isinstance(data.sampler, RandomSampler):
         raise BatchError("the DataLoader shuffles: predict needs shuffle=False to keep the order")
-    rows = _forward(model, data, batch_size, device, precision)
+    rows = forward_batches(model, data, batch_size, device, precision)
     return torch.cat([outputs.cpu() for outputs, _ in rows])
 
 
@@ -186,15 +186,18 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _forward(
+def forward_batches(
     model: nn.Module,
     data: Data | Batches,
     batch_size: int,
     device: str | torch.device | None,
     precision: str,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the model's outputs and the targets, batch by batch, in evaluation mode."""
-    device = _device_of(model) if device is None else torch.device(device)
+    """Yield the model's outputs in float32 and the targets, batch by batch.
+
+    The model is in evaluation mode, and what runs between two batches in inference mode.
+    """
+    device = device_of(model) if device is None else torch.device(device)
     if not isinstance(data, TensorBatches):
         layout = runtime.precision(precision, device).memory_format
         data = make_batches(data, batch_size, device=device, memory_format=layout)
@@ -221,7 +224,8 @@ def _move(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.to(device, non_blocking=True)
 
 
-def _device_of(model: nn.Module) -> torch.device:
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device of a model's first parameter; a model without any is on the CPU."""
     parameter = next(model.parameters(), None)
     return torch.device("cpu") if parameter is None else parameter.device
 

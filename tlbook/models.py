@@ -7,8 +7,9 @@ the donor as it was. Each says which image sizes it serves and refuses the other
 import copy
 
 from torch import Tensor, nn
-from torchvision.models import ResNet, resnet18, vgg16_bn
+from torchvision.models import ResNet, resnet18
 from torchvision.models.resnet import BasicBlock
+from torchvision.models.vgg import cfgs, make_layers
 
 from tlbook.freezing import freeze
 from tlbook.heads import adapt_in_channels
@@ -25,8 +26,8 @@ class HybridNet(nn.Module):
         in_channels: channels of an image.
         num_classes: classes to tell apart.
         image_size: side of the images in pixels.
-        vgg: a VGG16-BN to copy `features[7:14]` from; None is a fresh one.
-        resnet: a ResNet-18 to copy `layer3` from; None is a fresh one.
+        vgg: a VGG16-BN to copy `features[7:14]` from, frozen if it is frozen there; None is fresh.
+        resnet: a ResNet-18 to copy `layer3` from, likewise; None is fresh.
 
     Raises:
         ValueError: if the images are smaller than 4 pixels.
@@ -48,10 +49,11 @@ class HybridNet(nn.Module):
     ) -> None:
         super().__init__()
         _refuse_below(4, image_size, "HybridNet halves its maps twice")
-        vgg = vgg16_bn(weights=None) if vgg is None else vgg
+        # A whole VGG16 would fill half a gigabyte with linear layers that nobody borrows.
+        features = make_layers(cfgs["D"], batch_norm=True) if vgg is None else vgg.features
         resnet = resnet18(weights=None) if resnet is None else resnet
         self.stem = _stem(in_channels)
-        self.vgg = copy.deepcopy(vgg.features[7:14])
+        self.vgg = copy.deepcopy(features[7:14])
         self.resnet = copy.deepcopy(resnet.layer3)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(256, num_classes)

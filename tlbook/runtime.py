@@ -5,6 +5,7 @@ The bottom of the package: every other module may import from here, this one fro
 
 import os
 import random
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -116,6 +117,24 @@ def precision(name: str, device: str | torch.device | None = None) -> Precision:
     if name == "float32":
         return Precision(name, torch.float32, torch.contiguous_format, "the plain format")
     raise ValueError(f'precision {name!r} is not known: expected "auto", "float32" or "bfloat16"')
+
+
+def is_watched(progress: bool | None = None) -> bool:
+    """Tell whether to show a progress bar: as asked, or where somebody watches.
+
+    That is a terminal or a notebook, unless `TLBOOK_PROGRESS` is 0.
+
+    Args:
+        progress: True or False decides; None looks.
+
+    Example:
+        >>> is_watched(False)
+        False
+    """
+    if progress is not None:
+        return progress
+    watched = sys.stderr.isatty() or "ipykernel" in sys.modules
+    return watched and os.environ.get("TLBOOK_PROGRESS") != "0"
 
 
 def cache_dir() -> Path:

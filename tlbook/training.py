@@ -4,8 +4,6 @@ It joins `train_one_epoch` and `evaluate` of `tlbook.loop`. The best weights are
 loses nothing, and a run with a checkpoint goes on to the last bit.
 """
 
-import os
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -284,13 +282,10 @@ def _line(row: Epoch, epochs: int) -> str:
 
 def _progress_bar(progress: bool | None, run: _Run, epochs: int) -> tqdm:
     """One bar over all examples of all epochs; its speed is in examples per second."""
-    if progress is None:
-        watched = sys.stderr.isatty() or "ipykernel" in sys.modules
-        progress = watched and os.environ.get("TLBOOK_PROGRESS") != "0"
     examples = example_count(run.train)
     return tqdm(
         total=epochs * examples,
         initial=len(run.history.epochs) * examples,
         unit=" examples",
-        disable=not progress or not run.ranks.is_first,
+        disable=not runtime.is_watched(progress) or not run.ranks.is_first,
     )

@@ -6,7 +6,7 @@ python -m benchmarks.run
 import subprocess
 import sys
 
-BENCHMARKS = ["fit_speed", "fashion_mnist"]
+BENCHMARKS = ["fit_speed", "speed", "fashion_mnist", "feature_cache"]
 
 
 def main() -> None:

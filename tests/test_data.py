@@ -140,7 +140,7 @@ def test_the_full_set_holds_the_bundle():
 
 def test_assets_are_listed_with_their_hashes():
     rows = (sources.ASSETS / "README.md").read_text().splitlines()
-    for name in ("fashion_mnist.npz", "hymenoptera.sha256"):
+    for name in ("fashion_mnist.npz", "hymenoptera.sha256", "resnet18_fashion.safetensors"):
         digest = hashlib.sha256((sources.ASSETS / name).read_bytes()).hexdigest()
         assert any(name in row and digest in row for row in rows if row.startswith("|")), name
 

@@ -1,5 +1,6 @@
 """Several processes train as one does: the same losses, each example once, nothing hangs."""
 
+import ast
 import json
 import os
 import subprocess
@@ -7,10 +8,12 @@ import sys
 import textwrap
 import time
 
+import nbformat
 import pytest
 import torch
 
 from tlbook.ranks import split_steps
+from tools.chapters import ROOT
 
 COMMON = """
 import functools, json, os, sys
@@ -166,3 +169,10 @@ def test_the_example_script_runs_with_two_processes(tmp_path):
     )
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.count("epoch 1: loss") == 1
+
+
+def test_the_chapter_shows_the_launch_file_as_it_is():
+    chapter = nbformat.read(ROOT / "book/train/more_devices.ipynb", as_version=4)
+    sources = [cell.source for cell in chapter.cells if cell.source.startswith("SLURM = ")]
+    shown = [ast.literal_eval(source.removeprefix("SLURM = ")) for source in sources]
+    assert shown == [(ROOT / "examples/train_distributed.slurm").read_text()]

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import nn
 from torchvision import models
 
-from tlbook import files, weights
+from tlbook import files, load_dataset, weights
 from tlbook.weights import FetchError, WeightsError, fetch, load_pretrained, load_weights
 
 ROOT = Path(__file__).parents[1]
@@ -693,3 +693,57 @@ def test_every_classification_network_has_a_hash_to_check():
     for name in names:
         file = weights._expected_file(name)
         assert len(file.sha256) >= 8 and int(file.sha256, 16) >= 0, name
+
+
+# --- the bundled half of a ResNet-18 -----------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def fashion():
+    return load_pretrained("resnet18_fashion")
+
+
+def test_fashion_keeps_the_stored_half_and_leaves_the_rest_fresh(fashion):
+    stored = files.read_weights(weights._FASHION)
+    own = fashion.model.state_dict()
+    halves = {key: own[key].half() if own[key].is_floating_point() else own[key] for key in stored}
+    assert same(stored, halves)
+    assert all(key.startswith(("layer3.", "layer4.", "fc.")) for key in own.keys() - stored)
+    assert {tensor.dtype for tensor in fashion.model.parameters()} == {torch.float32}
+    again = load_pretrained("resnet18_fashion").model
+    assert torch.equal(again.conv1.weight, fashion.model.conv1.weight)
+    assert not torch.equal(again.layer3[0].conv1.weight, fashion.model.layer3[0].conv1.weight)
+
+
+def test_fashion_tells_classes_apart_that_it_has_never_seen(fashion):
+    """Its features, unlike those of an untrained half, lie near those of their own class."""
+    data = load_dataset("fashion_mnist", "test")
+    chosen = torch.isin(data.targets, torch.tensor([2, 4, 6, 7, 9])).nonzero().flatten()[:400]
+    images, targets = fashion.transform(data.tensors[0][chosen]), data.targets[chosen]
+
+    def nearest(model):
+        cut = nn.Sequential(*list(model.children())[:6], nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        with torch.inference_mode():
+            features = nn.functional.normalize(cut.eval()(images))
+        near = (features @ features.T).fill_diagonal_(-1).argmax(dim=1)
+        return (targets[near] == targets).float().mean().item()
+
+    assert nearest(fashion.model) > nearest(models.resnet18()) + 0.02
+
+
+def test_fashion_takes_a_picture_and_a_new_head():
+    model, transform, source = load_pretrained("resnet18_fashion", 5)
+    image = transform(Image.new("L", (40, 30)))
+    assert image.shape == (3, 28, 28) and image.dtype == torch.float32
+    assert model(image[None]).shape == (1, 5) and "make_resnet18_fashion" in source
+
+
+def test_fashion_file_damaged(tmp_path, monkeypatch):
+    damaged = tmp_path / "resnet18_fashion.safetensors"
+    damaged.write_bytes(weights._FASHION.read_bytes()[:-1])
+    monkeypatch.setattr(weights, "_FASHION", damaged)
+    with pytest.raises(WeightsError, match=r"damaged and was not loaded.*git checkout"):
+        load_pretrained("resnet18_fashion")
+    damaged.unlink()
+    with pytest.raises(WeightsError, match="is not installed"):
+        load_pretrained("resnet18_fashion")

@@ -17,7 +17,7 @@ from tlbook.runtime import best_precision, cache_dir, get_device
 from tlbook.weights import WEIGHTS, WeightsStatus, fetch_weights, weights_status
 
 # What chapters need; the rest is for the two case studies with photographs and for exploring.
-NEEDED = ("fashion_mnist", "solar_cells", "efficientnet_lite0")
+NEEDED = ("fashion_mnist", "solar_cells", "efficientnet_lite0", "resnet18_fashion")
 PACKAGES = ("tlbook", "torch", "torchvision", "timm")
 
 

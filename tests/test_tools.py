@@ -1,12 +1,13 @@
 """The tools behind the make targets."""
 
+import shutil
 import subprocess
 
 import nbformat
 from nbformat.v4 import new_output
 
 from tools import chapters as book
-from tools.affected import reachable_modules
+from tools.affected import fingerprint, reachable_modules
 from tools.new_chapter import skeleton
 from tools.refresh import normalise, store
 from tools.rules import SET_UP, problems, set_up_cell
@@ -80,6 +81,18 @@ def test_a_chapter_depends_on_the_modules_that_it_can_reach():
     assert {"training", "loop", "batches", "runtime", "data", "check"} <= reached
     modules = reachable_modules(book.ROOT / "book" / "look" / "modules.ipynb", book.ROOT)
     assert "training" not in modules and {"runtime", "check"} <= modules
+
+
+def test_a_changed_result_touches_only_the_chapters_that_read_it(tmp_path):
+    for name in ("tlbook", "tools"):
+        shutil.copytree(book.ROOT / name, tmp_path / name)
+    shutil.copy(book.ROOT / "requirements.txt", tmp_path)
+    chapters = [book.ROOT / "book" / name for name in ("train/fast.ipynb", "look/modules.ipynb")]
+    before = [fingerprint(chapter, tmp_path) for chapter in chapters]
+    with (tmp_path / "tlbook" / "assets" / "results" / "speed.json").open("a") as file:
+        file.write("\n")
+    after = [fingerprint(chapter, tmp_path) for chapter in chapters]
+    assert (before[0] != after[0], before[1] != after[1]) == (True, False)
 
 
 def test_the_address_changes_everywhere_at_once(tmp_path):

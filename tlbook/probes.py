@@ -80,8 +80,8 @@ def to_linear(probe: "Pipeline") -> nn.Linear:
         probe: what `linear_probe` returns, fitted on classes 0, 1, ..., none left out.
 
     Returns:
-        A layer (N, F) to logits (N, classes), a start for fine-tuning: put it in place of the
-        head of the network that made the features.
+        A layer from features (N, F) to logits (N, classes), a start for fine-tuning. Put it in
+        place of the head of the network that made the features.
 
     Raises:
         ValueError: if a class is left out, since row k of a head is class k.

@@ -194,7 +194,7 @@ def learning_curve(
         **settings: all other arguments of `cross_validate`.
 
     Raises:
-        As `cross_validate`, and DataError for a size that does not fit.
+        DataError: a size that does not fit, and all that `cross_validate` refuses.
 
     Example:
         >>> import torch

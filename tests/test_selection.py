@@ -72,8 +72,8 @@ def test_every_fold_begins_anew_and_another_seed_is_another_run():
 
 
 def test_fit_alone_gives_what_a_fold_gives():
+    from tlbook.isolation import alone
     from tlbook.resampling import make_splits
-    from tlbook.runtime import seed_everything
     from tlbook.splits import LabelledSubset
     from tlbook.training import fit
 
@@ -81,9 +81,10 @@ def test_fit_alone_gives_what_a_fold_gives():
     fold = cross_validate({"small": small}, data, **QUICK).folds[1]
     options = {"folds": 3, "repeats": 1, "seed": 0, "groups": None, "duplicates": "refuse"}
     split = make_splits(data, torch.arange(60).numpy(), **options)[1]
-    seed_everything(split.seed)
     parts = [LabelledSubset(data, items.tolist()) for items in (split.train, split.val)]
-    history = fit(small(), *parts, epochs=2, batch_size=16, precision="float32", seed=split.seed)
+    with alone(split.seed, threads=1):
+        how = {"epochs": 2, "batch_size": 16, "precision": "float32", "seed": split.seed}
+        history = fit(small(), *parts, **how)
     assert history.epochs[-1].val_loss == pytest.approx(fold.rows[-1]["val_loss"], abs=1e-6)
 
 

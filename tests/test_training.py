@@ -261,12 +261,13 @@ def test_ctrl_c_keeps_history_and_best_weights_and_says_how_to_go_on(tmp_path, c
 
 
 def test_a_real_ctrl_c_leaves_no_worker_behind():
+    others = set(torch.multiprocessing.active_children())  # such as joblib's idle workers
     loader = DataLoader(Slow(), 4, num_workers=2)
     threading.Timer(1.5, signal.raise_signal, [signal.SIGINT]).start()
     history = fit(nn.Linear(4, 2), loader, epochs=50, **QUIET)
     assert history.interrupted
     del loader
-    assert not torch.multiprocessing.active_children()
+    assert set(torch.multiprocessing.active_children()) <= others
 
 
 class Slow(Dataset):

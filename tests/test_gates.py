@@ -145,6 +145,12 @@ def test_a_copy_without_a_fault_is_green(tmp_path):
     assert problems(tmp_path / CHAPTER.name) == []
 
 
+def test_a_page_that_only_the_table_of_contents_knows_is_named(tmp_path):
+    (tmp_path / "_toc.yml").write_text("root: book/index\nparts: []\n")
+    with pytest.raises(SystemExit, match="book/index, but neither"):
+        book.pages(tmp_path)
+
+
 def test_a_chapter_missing_from_the_table_of_contents_is_named(tmp_path):
     shutil.copytree(ROOT / "book", tmp_path / "book")
     toc = (ROOT / "_toc.yml").read_text()

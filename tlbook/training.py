@@ -79,7 +79,8 @@ def fit(
         criterion: loss of (outputs, targets), a mean over the batch's examples or, with
             `reduction="sum"`, a sum; None is cross entropy.
         device: None takes the fastest (`get_device`).
-        precision: "auto" (`best_precision`), "float32" or "bfloat16".
+        precision: "auto" (`best_precision`), "float32" or "bfloat16". On a processor, training
+            networks of depthwise convolutions (MobileNet, EfficientNet) is faster in "float32".
         checkpoint: file written after every epoch; if it is there, the run goes on from it.
         progress: a progress bar; None shows one where somebody watches.
         seed: of the order of the examples.

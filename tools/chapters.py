@@ -46,7 +46,7 @@ def _with_suffix(page: Path) -> Path:
     found = [page.with_name(page.name + suffix) for suffix in (".ipynb", ".md")]
     existing = [path for path in found if path.exists()]
     if not existing:
-        raise FileNotFoundError(f"_toc.yml lists {page}, but neither .ipynb nor .md is there")
+        raise SystemExit(f"_toc.yml lists {page}, but neither .ipynb nor .md is there")
     return existing[0]
 
 

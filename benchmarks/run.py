@@ -6,7 +6,7 @@ python -m benchmarks.run
 import subprocess
 import sys
 
-BENCHMARKS = ["fit_speed", "speed", "fashion_mnist", "feature_cache"]
+BENCHMARKS = ["fit_speed", "speed", "fashion_mnist", "feature_cache", "adapters"]
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 """Folds that run anywhere, in any order, and are never run twice.
 
 joblib decides where: in this process, in others, or on a cluster. Data and candidates travel as
-flat arrays, because joblib maps large arrays into memory once a machine, and Dask sends each
-worker one copy. The caller alone writes finished folds to the disk.
+flat arrays, because joblib maps large arrays into memory once a machine, and Dask moves an array
+to each worker once. The caller alone writes finished folds to the disk.
 """
 
 import json
@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed, wrap_non_picklable_objects
+from joblib import delayed, wrap_non_picklable_objects
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from tlbook.batches import BatchError
 from tlbook.candidates import Candidate, Factory
+from tlbook.cluster import finished, handed_over, received
 from tlbook.files import whole_file
 from tlbook.fingerprints import digest
 from tlbook.folders import DataError
@@ -179,18 +180,11 @@ def run_folds(
         DataError: if dataset, candidates or settings cannot be sent to another process.
     """
     done = {number: store.get(*pair) for number, pair in enumerate(work)}
-    left = [number for number, fold in done.items() if fold is None]
-    data = _packed(dataset)
-    recipes = {name: _packed((make, settings)) for name, make in factories.items()}
-    tasks = (
-        delayed(_run)(number, recipes[candidate.name], data, split.train, split.val, split.seed)
-        for number in left
-        for candidate, split in [work[number]]
-    )
-    # One task, one fold: what is finished comes back at once and is kept.
-    parallel = Parallel(n_jobs=n_jobs, batch_size=1, return_as="generator_unordered")
+    left = {number: work[number] for number, fold in done.items() if fold is None}
+    tasks = _tasks(left, factories, dataset, settings) if left else []
     with _bar(len(work), len(work) - len(left), progress) as bar:
-        for number, measured in parallel(tasks) if left else ():
+        # One task, one fold: what is finished comes back at once and is kept.
+        for number, measured in finished(tasks, n_jobs) if left else ():
             candidate, split = work[number]
             sizes = len(split.train), len(split.val)
             done[number] = Fold(candidate.name, split.repeat, split.fold, *sizes, **measured)
@@ -199,12 +193,31 @@ def run_folds(
     return [done[number] for number in range(len(work))]
 
 
+def _tasks(
+    left: Mapping[int, tuple[Candidate, Split]],
+    factories: Mapping[str, Factory],
+    dataset: Dataset,
+    settings: Settings,
+) -> list:
+    """Return a task for each fold that is left; the arrays that they share are handed over once."""
+    data = handed_over(_packed(dataset))
+    recipes = {name: handed_over(_packed((make, settings))) for name, make in factories.items()}
+    items = {
+        split: (handed_over(split.train), handed_over(split.val))
+        for split in {split for _, split in left.values()}
+    }
+    return [
+        delayed(_run)(number, recipes[candidate.name], data, *items[split], split.seed)
+        for number, (candidate, split) in left.items()
+    ]
+
+
 def _run(
     number: int, recipe: np.ndarray, data: np.ndarray, train: np.ndarray, val: np.ndarray, seed: int
 ) -> tuple[int, dict[str, Any]]:
     """Train a fold, wherever this runs; return its number and what it measured."""
-    factory, settings = pickle.loads(recipe)
-    dataset = pickle.loads(data)
+    factory, settings = pickle.loads(received(recipe))
+    dataset, train, val = pickle.loads(received(data)), received(train), received(val)
     rows, problem = [], None
     with alone(seed, settings.threads):
         start = time.perf_counter()

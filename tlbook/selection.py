@@ -94,7 +94,7 @@ def cross_validate(
         device, precision: as in `fit`.
         threads: that each fold computes with. One is best where folds run side by side.
         n_jobs: folds that run at the same time, each in a process; -1 takes every core. None is
-            one, or what `joblib.parallel_config` says, such as all workers of a Dask cluster.
+            one, or what `joblib.parallel_config` says: "dask" means all workers of a cluster.
         store: a folder in which every finished fold is kept. The same call goes on where a killed
             one stopped; a fold is used again only if candidate, data and settings are the same.
         progress: a progress bar; None shows one where somebody watches.

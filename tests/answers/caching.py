@@ -34,6 +34,19 @@ def key_of_sums(network, images):
     return str([*sums, images.double().sum().item()])
 
 
+def key_of_what_is_printed(network, images):
+    shown = f"{network.state_dict()} {images}"
+    return hashlib.sha256(shown.encode()).hexdigest()
+
+
+def key_of_the_first_images(network, images):
+    return key_of_all(network, images[:2]) + str(len(images))
+
+
+def key_of_one_process(network, images):
+    return str(hash(key_of_all(network, images)))
+
+
 def key_with_the_mode(network, images):
     return key_of_all(network, images) + str(network.training)
 
@@ -71,6 +84,31 @@ def first_that_fits(network, nodes, size, budget):
     return None
 
 
+def until_one_is_too_large(network, nodes, size, budget):
+    found = None
+    for node in nodes:
+        try:
+            prefix, _ = split_at(network, node)
+        except ValueError:
+            continue
+        if prefix(torch.zeros(1, *size)).nbytes > budget:
+            break
+        found = node
+    return found
+
+
+def until_a_cut_is_refused(network, nodes, size, budget):
+    found = None
+    for node in nodes:
+        try:
+            prefix, _ = split_at(network, node)
+        except ValueError:
+            break
+        if prefix(torch.zeros(1, *size)).nbytes <= budget:
+            found = node
+    return found
+
+
 def numbers_for_bytes(network, nodes, size, budget):
     return deepest(network, nodes, size, 4 * budget)
 
@@ -98,12 +136,15 @@ RIGHT = {
 
 WRONG = {
     "caching_1": [["a"], "all", ["a", "b", "e", "f"], ["a", "c", "e", "f"], {"e", "f"}, 3],
-    "caching_2": [1_605_632_000, 401_408_000, 802_816, "802816000", 1_024_000],
+    "caching_2": [1_605_632_000, 401_408_000, 802_816, "802816000", 1_024_000, 803, 803e6],
     "caching_3": [
         key_of_the_name,
         key_of_parameters,
         key_of_weights_alone,
         key_of_sums,
+        key_of_what_is_printed,
+        key_of_the_first_images,
+        key_of_one_process,
         key_with_the_mode,
         key_of_the_address,
         key_as_bytes,
@@ -111,6 +152,8 @@ WRONG = {
     ],
     "caching_4": [
         first_that_fits,
+        until_one_is_too_large,
+        until_a_cut_is_refused,
         numbers_for_bytes,
         always_the_last,
         dirty_cuts_too,

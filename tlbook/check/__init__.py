@@ -1,12 +1,15 @@
 """The checks of the exercises, one module a chapter: `check.<chapter>_<n>(answer)`."""
 
+from tlbook.check.adapters import adapters_1, adapters_2, adapters_3, adapters_4
 from tlbook.check.caching import caching_1, caching_2, caching_3, caching_4
+from tlbook.check.cluster import cluster_1, cluster_2, cluster_3, cluster_4
 from tlbook.check.delete_change_add import (
     delete_change_add_1,
     delete_change_add_2,
     delete_change_add_3,
     delete_change_add_4,
 )
+from tlbook.check.differences import differences_1, differences_2, differences_3, differences_4
 from tlbook.check.downsamplings import (
     downsamplings_1,
     downsamplings_2,
@@ -54,6 +57,12 @@ from tlbook.check.layer_by_hand import (
     layer_by_hand_3,
     layer_by_hand_4,
 )
+from tlbook.check.learning_rates import (
+    learning_rates_1,
+    learning_rates_2,
+    learning_rates_3,
+    learning_rates_4,
+)
 from tlbook.check.loop import loop_1, loop_2, loop_3, loop_4
 from tlbook.check.losses import losses_1, losses_2, losses_3, losses_4, losses_5
 from tlbook.check.model_zoo import model_zoo_1, model_zoo_2, model_zoo_3, model_zoo_4
@@ -65,6 +74,12 @@ from tlbook.check.more_devices import (
     more_devices_4,
 )
 from tlbook.check.networks import networks_1, networks_2, networks_3, networks_4
+from tlbook.check.not_forgetting import (
+    not_forgetting_1,
+    not_forgetting_2,
+    not_forgetting_3,
+    not_forgetting_4,
+)
 from tlbook.check.numbers import numbers_1, numbers_2, numbers_3, numbers_4, numbers_5
 from tlbook.check.optimizers import optimizers_1, optimizers_2, optimizers_3, optimizers_4
 from tlbook.check.really_frozen import (
@@ -74,3 +89,4 @@ from tlbook.check.really_frozen import (
     really_frozen_4,
 )
 from tlbook.check.saving import saving_1, saving_2, saving_3, saving_4
+from tlbook.check.slim_nets import slim_nets_1, slim_nets_2, slim_nets_3, slim_nets_4

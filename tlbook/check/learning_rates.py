@@ -21,6 +21,7 @@ DECAYED_MISTAKES = {
     0.01 * 0.8**3: "count from the output, and each of the two blocks of a stage by itself.",
     0.01 * 0.8**5: "one factor is missing: count every step from fc down to layer2.0.",
     0.01 * 0.8**7: "one factor too many: fc itself gets the full rate.",
+    0.8**6: "that is the factor alone; multiply lr by it.",
     0.01: "that is the rate of fc alone.",
 }
 
@@ -35,7 +36,7 @@ def learning_rates_1(answer: Any) -> None:
         number = float(answer)
     except (TypeError, ValueError, RuntimeError):
         raise NotYet(f"expected a number, found {type(answer).__name__}.") from None
-    if math.isclose(number, DECAYED, rel_tol=0.005):
+    if math.isclose(number, DECAYED, rel_tol=0.01):
         return
     for wrong, hint in DECAYED_MISTAKES.items():
         if math.isclose(number, wrong, rel_tol=0.005):
@@ -128,7 +129,7 @@ def _expect_rates(found: Any, right: dict[str, float | None]) -> None:
         if rate is None and found[name] is not None:
             raise NotYet(f"the optimizer does not hold {name}; expected None for it.")
         if rate is not None and found[name] != rate:
-            raise NotYet(f"{name} has another rate: read it from the group that holds it, anew.")
+            raise NotYet(f"{name} has another rate: read it from its group at every call.")
 
 
 def _expect_each_once(model: nn.Module, optimizer: Optimizer) -> None:
@@ -155,11 +156,14 @@ def _peaks(optimizer: Optimizer, scheduler: OneCycleLR) -> list[float]:
 def _expect_opened(model: nn.Module, optimizer: Optimizer, name: str, rate: float) -> None:
     part = model.get_submodule(name)
     if not all(p.requires_grad for p in part.parameters()):
-        raise NotYet(f"after opening {name} some of its parameters are still frozen.")
+        raise NotYet(
+            f"after opening {name} some of its parameters are still frozen; "
+            "unfreeze undoes freeze alone, and here requires_grad was set by hand."
+        )
     rates = {id(p): g["lr"] for g in optimizer.param_groups for p in g["params"]}
     absent = [n for n, p in part.named_parameters() if id(p) not in rates]
     if absent:
-        raise NotYet(f"{name}.{absent[0]} is trainable, but the optimizer does not hold it.")
+        raise NotYet(f"{name}.{absent[0]} is not held by the optimizer that came in.")
     found = {rates[id(p)] for p in part.parameters()}
     if found != {rate}:
         raise NotYet(f"{name} has the rate {max(found):g}; expected {rate:g}.")

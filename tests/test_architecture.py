@@ -152,7 +152,8 @@ def test_what_pyproject_allows_contains_what_requirements_pins():
 
 def test_the_package_names_every_library_that_it_imports():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    declared = {canonical(Requirement(text).name) for text in project["dependencies"]}
+    listed = [*project["dependencies"], *project["optional-dependencies"]["cluster"]]
+    declared = {canonical(Requirement(text).name) for text in listed}
     known_as = {"PIL": "pillow", "sklearn": "scikit-learn", "elpv_dataset": "elpv-dataset"}
     files = [*MODULES, *(PACKAGE / "check").glob("*.py")]
     outside = set().union(*(imports_of(module)[1] for module in files))

@@ -16,7 +16,7 @@ import dask
 import joblib
 import pytest
 import torch
-from distributed import Client, LocalCluster
+from distributed import Client, KilledWorker, LocalCluster
 from distributed.utils import get_mp_context
 from torch import nn
 from torch.utils.data import TensorDataset
@@ -147,6 +147,21 @@ def test_a_cluster_of_one_worker_gives_the_same(local):
     ):
         report = cross_validate(networks(pause=0), data(), **QUICK)
     assert without_seconds(report) == without_seconds(local)
+
+
+def test_a_fold_that_kills_every_worker_ends_the_call(client):
+    def deadly():
+        if os.getpid() != here:
+            os._exit(1)
+        return nn.Sequential(nn.Flatten(), nn.Linear(784, 3))
+
+    here, scheduler = os.getpid(), client.cluster.scheduler
+    client.wait_for_workers(2, timeout=60)
+    usual, scheduler.allowed_failures = scheduler.allowed_failures, 0  # one death is enough
+    with joblib.parallel_config("dask"), pytest.raises(KilledWorker):
+        cross_validate({"deadly": deadly}, data(), **QUICK)
+    scheduler.allowed_failures = usual
+    client.wait_for_workers(2, timeout=60)
 
 
 def test_a_backend_that_returns_nothing_before_the_end_gets_a_few_tasks_at_a_time(tmp_path):

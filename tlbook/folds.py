@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from tlbook.batches import BatchError
 from tlbook.candidates import Candidate, Factory
-from tlbook.cluster import finished, handed_over, received
+from tlbook.cluster import finished, handed_over
 from tlbook.files import whole_file
 from tlbook.fingerprints import digest
 from tlbook.folders import DataError
@@ -216,8 +216,8 @@ def _run(
     number: int, recipe: np.ndarray, data: np.ndarray, train: np.ndarray, val: np.ndarray, seed: int
 ) -> tuple[int, dict[str, Any]]:
     """Train a fold, wherever this runs; return its number and what it measured."""
-    factory, settings = pickle.loads(received(recipe))
-    dataset, train, val = pickle.loads(received(data)), received(train), received(val)
+    factory, settings = pickle.loads(recipe)
+    dataset = pickle.loads(data)
     rows, problem = [], None
     with alone(seed, settings.threads):
         start = time.perf_counter()

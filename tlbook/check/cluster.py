@@ -20,11 +20,13 @@ BYTES_HINTS = {
         "_18800": "that would be once for each worker.",
         "_50000": "that is the number of tasks; each brings 94 MB.",
         "_94000": "that is once for each candidate; each of its folds is a task.",
-        "_4700": "that is once for each fold of one candidate.",
+        "_4700": "that is once for each fold of one candidate (or gigabytes, not megabytes).",
+        "_4.7": "that would be terabytes; the answer is in megabytes.",
         "_23500": "that is what one worker reads.",
     },
     "handed over": {
         "_94": "that is one worker; all of them need the data.",
+        "_18.8": "that would be gigabytes; the answer is in megabytes.",
         "_94000": "that is once for each candidate: what has been handed over stays.",
         "_4700": "that is once for each fold: what has been handed over stays.",
         "_200": "that is the number of workers; each reads 94 MB.",
@@ -113,6 +115,8 @@ def _slip(found: float, case: tuple) -> str:
         "divide the tasks among the workers, and round up.",
         max(tasks * overhead, folds * seconds / workers): "a worker takes whole tasks: divide "
         "the tasks among the workers, and round up.",
+        max(tasks * overhead, ceil(folds / workers) * per_task * seconds): "that gives a whole "
+        "task to each fold: divide the tasks among the workers, and round up.",
         tasks * overhead + ceil(tasks / workers) * per_task * seconds: "scheduler and workers "
         "are busy at the same time: the longer one counts, not the sum.",
         ceil(tasks / workers) * per_task * seconds: "the time of the scheduler is missing.",

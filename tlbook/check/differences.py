@@ -205,7 +205,13 @@ def _image_hints(first: np.ndarray, second: np.ndarray) -> list[tuple[float, str
         *((float(p), "that is one side; either network may be better.") for p in one_sided),
         (float(t_test), "that is a t-test; the exact one is binomial."),
         (float(binomtest(b, len(first)).pvalue), "images on which both agree are not tossed."),
-        (float(chi2.sf((b - c) ** 2 / (b + c), 1)), "that is the approximation by chi-square."),
+        *(
+            (
+                float(chi2.sf((abs(b - c) - less) ** 2 / (b + c), 1)),
+                "that is chi-square, not exact.",
+            )
+            for less in (0, 1)
+        ),
     ]
 
 

@@ -28,6 +28,7 @@ def not_forgetting_1(answer: Any) -> None:
         str(len(names)): "the new layer has no starting point; leave its two tensors out.",
         str(entries): "that is every entry; buffers are pulled by nothing, and the head is new.",
         str(entries - 2): "running statistics are among them, and no penalty reaches buffers.",
+        str(len(names) - 1): "the new layer has a weight and a bias, and neither has a start.",
         str(len(names) - 4): "only the last layer is new; the layer before it has a start.",
         str(numbers): "those are the numbers in them; count the entries.",
     }
@@ -49,6 +50,9 @@ def not_forgetting_2(answer: Any) -> None:
         0.37: "that is the limit of many tiny steps; ten steps leave a little less.",
         0.0: "each step takes a tenth of what is left, not a tenth of the first distance.",
         0.9: "that is after one step.",
+        0.9**9: "that is after nine steps.",
+        0.9**11: "that is after eleven steps.",
+        0.8**10: "that leaves 0.8 at each step; the half in the formula cancels the square's two.",
     }
     if not math.isclose(number, 0.9**10, abs_tol=0.006):
         near = [hint for value, hint in hints.items() if math.isclose(number, value, abs_tol=0.004)]
@@ -176,7 +180,7 @@ def _why(value: float, right: float, frozen_too: float, buffers_too: float) -> s
         buffers_too: "Buffers do not count: no optimizer moves them.",
     }
     near = [hint for wrong, hint in hints.items() if math.isclose(value, wrong, rel_tol=1e-3)]
-    return (near or ["Which tensors are counted?"])[0]
+    return (near or ["Check the factor, the square, and which tensors are counted."])[0]
 
 
 def _compare_states(found: Any, first: dict, second: dict, share: float) -> None:

@@ -26,7 +26,9 @@ from tlbook.features import (
     split_at,
     to_linear,
 )
+from tlbook.fingerprints import data_digest
 from tlbook.freezing import is_pinned
+from tlbook.grey import GreyImages
 
 FLOAT = {"precision": "float32"}
 
@@ -563,3 +565,14 @@ def test_a_probe_refuses_what_it_cannot_fit(folder):
         linear_probe(x, y)
     with pytest.raises(ValueError, match="not in memory"):
         linear_probe(image_folder(folder))
+
+
+def test_a_transform_that_holds_a_tensor_is_told_by_its_values():
+    images, labels = torch.zeros(2, 8, 8, dtype=torch.uint8), torch.tensor([0, 1])
+    transforms = [v2.RandomResizedCrop(4, ratio=(least, 1.0)) for least in (0.5, 0.5, 0.75)]
+    assert isinstance(transforms[0]._log_ratio, torch.Tensor)
+    about = {"classes": ["a", "b"], "source": "me"}
+    sets = [GreyImages(images, labels, transform=v2.Compose([t, v2.ToImage()]), **about)
+            for t in transforms]  # fmt: skip
+    same, again, other = (data_digest(data, data) for data in sets)
+    assert same == again != other  # what they show is always the same, all black

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import joblib
 import numpy as np
 import torch
+from joblib.hashing import NumpyHasher
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset, TensorDataset
 from torchvision.datasets import DatasetFolder
@@ -125,9 +125,16 @@ _KNOWN: dict[Callable, Callable[[Any, list[int]], Iterator[Any]]] = {
 }
 
 
+class _Hasher(NumpyHasher):
+    """Takes a tensor for its values: pickled, it would also say where in memory it lies."""
+
+    def save(self, obj: Any) -> None:
+        super().save(("tensor", digest(obj)) if isinstance(obj, Tensor) else obj)
+
+
 def _by_content(setting: Any) -> str:
     """Hash what a transform is set to; joblib refuses what can only be told by its address."""
-    return joblib.hash(setting)
+    return _Hasher().hash(setting)
 
 
 def _feed(found: Any, part: Any) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 
@@ -173,6 +174,15 @@ def test_a_backend_that_returns_nothing_before_the_end_gets_a_few_tasks_at_a_tim
         next(results)
         assert len(list(tmp_path.iterdir())) == 2
         assert len(list(results)) == 4 == len(list(tmp_path.iterdir())) - 1
+
+
+def test_workers_that_grow_are_replaced_without_a_word():
+    grow = "import sys, time; vars(sys).setdefault('kept', []).append(b'.' * 4 * 10**8)"
+    with warnings.catch_warnings(record=True) as seen, joblib.parallel_config("loky"):
+        warnings.simplefilter("always")
+        tasks = [joblib.delayed(exec)(f"{grow}; time.sleep(1.1)")] * 6
+        assert list(finished(tasks, n_jobs=2)) == [None] * 6
+    assert not seen
 
 
 def test_the_example_runs_and_goes_on_with_another_cluster(client, tmp_path, capsys):

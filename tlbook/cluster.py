@@ -32,7 +32,10 @@ def finished(tasks: Sequence, n_jobs: int | None) -> Iterator[Any]:
     if client is not None:
         yield from _finished_on_dask(client, tasks)
     elif get_active_backend()[0].supports_return_generator:
-        yield from Parallel(n_jobs, batch_size=1, return_as="generator_unordered")(tasks)
+        with warnings.catch_warnings():
+            # A worker that has grown, as networks make it grow, is replaced; no task is lost.
+            warnings.filterwarnings("ignore", "A worker stopped while some jobs were given")
+            yield from Parallel(n_jobs, batch_size=1, return_as="generator_unordered")(tasks)
     else:
         # Ray, for one, returns nothing before all is done: a few tasks at a time lose less.
         with Parallel(n_jobs, batch_size=1) as parallel:

@@ -6,7 +6,18 @@ python -m benchmarks.run
 import subprocess
 import sys
 
-BENCHMARKS = ["fit_speed", "speed", "fashion_mnist", "feature_cache", "adapters"]
+BENCHMARKS = [
+    "fit_speed",
+    "speed",
+    "workers",
+    "fashion_mnist",
+    "cross_validation",
+    "feature_cache",
+    "adapters",
+    "better_at_the_end",
+    "distillation",  # after better_at_the_end, whose networks are its teachers
+    "proxies",
+]
 
 
 def main() -> None:

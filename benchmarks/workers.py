@@ -39,8 +39,12 @@ def convolutions() -> nn.Module:
 
 
 # Epochs, so that a fold takes about half a second or more: what small selections look like.
-CANDIDATES = {"linear": (linear, 20), "hidden": (hidden, 20), "two convolutions": (convolutions, 6)}
-CANDIDATES["SlimVGG"] = (SlimVGG, 2)
+CANDIDATES = {
+    "linear": (linear, 20),
+    "hidden": (hidden, 20),
+    "two convolutions": (convolutions, 6),
+    "SlimVGG": (SlimVGG, 2),
+}
 
 
 def seconds(build: Callable[[], nn.Module], epochs: int, n_jobs: int) -> float:

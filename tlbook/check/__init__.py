@@ -1,8 +1,20 @@
 """The checks of the exercises, one module a chapter: `check.<chapter>_<n>(answer)`."""
 
 from tlbook.check.adapters import adapters_1, adapters_2, adapters_3, adapters_4
+from tlbook.check.better_at_the_end import (
+    better_at_the_end_1,
+    better_at_the_end_2,
+    better_at_the_end_3,
+    better_at_the_end_4,
+)
 from tlbook.check.caching import caching_1, caching_2, caching_3, caching_4
 from tlbook.check.cluster import cluster_1, cluster_2, cluster_3, cluster_4
+from tlbook.check.cross_validation import (
+    cross_validation_1,
+    cross_validation_2,
+    cross_validation_3,
+    cross_validation_4,
+)
 from tlbook.check.delete_change_add import (
     delete_change_add_1,
     delete_change_add_2,
@@ -10,6 +22,12 @@ from tlbook.check.delete_change_add import (
     delete_change_add_4,
 )
 from tlbook.check.differences import differences_1, differences_2, differences_3, differences_4
+from tlbook.check.distillation import (
+    distillation_1,
+    distillation_2,
+    distillation_3,
+    distillation_4,
+)
 from tlbook.check.downsamplings import (
     downsamplings_1,
     downsamplings_2,
@@ -57,6 +75,12 @@ from tlbook.check.layer_by_hand import (
     layer_by_hand_3,
     layer_by_hand_4,
 )
+from tlbook.check.learning_curves import (
+    learning_curves_1,
+    learning_curves_2,
+    learning_curves_3,
+    learning_curves_4,
+)
 from tlbook.check.learning_rates import (
     learning_rates_1,
     learning_rates_2,
@@ -87,6 +111,12 @@ from tlbook.check.really_frozen import (
     really_frozen_2,
     really_frozen_3,
     really_frozen_4,
+)
+from tlbook.check.rules_of_thumb import (
+    rules_of_thumb_1,
+    rules_of_thumb_2,
+    rules_of_thumb_3,
+    rules_of_thumb_4,
 )
 from tlbook.check.saving import saving_1, saving_2, saving_3, saving_4
 from tlbook.check.slim_nets import slim_nets_1, slim_nets_2, slim_nets_3, slim_nets_4

@@ -73,7 +73,7 @@ def grey_resnet() -> nn.Module:
 RECIPES = {
     "slim_vgg": Recipe(SlimVGG, epochs=16, seeds=3, compiled=True),
     "resnet18": Recipe(grey_resnet, epochs=6, seeds=3, precision="float32"),
-    "hybrid": Recipe(HybridNet, epochs=3, seeds=1, side=32),
+    "hybrid": Recipe(HybridNet, epochs=8, seeds=1, side=32),
 }
 
 

@@ -104,8 +104,7 @@ def test_the_report_is_the_local_one_and_no_fold_brings_its_data(client, local):
     received = client.run(lambda dask_worker: dask_worker.received)
     assert len(received) == 2
     for worker, count in received.items():
-        # Where the machine is busy the scheduler may plan anew, and a worker reads the data again:
-        # Once for every fold would be 6 times.
+        # On a busy machine a worker reads the data twice at times; once a fold would be 6 times.
         assert size < count < 2.5 * size, f"{worker} read {count:,} bytes, the data have {size:,}"
 
 

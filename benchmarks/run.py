@@ -17,6 +17,10 @@ BENCHMARKS = [
     "better_at_the_end",
     "distillation",  # after better_at_the_end, whose networks are its teachers
     "proxies",
+    "when_it_helps",
+    "ants_and_bees",
+    "cats_and_dogs",
+    "solar_cells",
 ]
 
 

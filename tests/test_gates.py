@@ -83,6 +83,8 @@ STATIC = {
         lambda nb: add(nb, "!ls"), "magic or shell line"),
     "a skipped cell": (
         lambda nb: add(nb, "x = 1", tags=["nbval-skip"]), "skipped by nbval"),
+    "photographs that the build would need": (
+        lambda nb: add(nb, 'load_dataset("hymenoptera")'), "without the tag photographs"),
     "an error nobody announced": (
         lambda nb: add(nb, "int('x')", [ERROR]), "tagged raises-exception False"),
     "an announced error that does not come": (

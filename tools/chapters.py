@@ -20,6 +20,9 @@ SECONDS_PER_CELL = 120
 # sleeping at once makes small steps three times slower.
 KERNEL_ENVIRONMENT = {"TLBOOK_PROGRESS": "0", "GOMP_SPINCOUNT": "10000"}
 SAMPLE_EVERY = 0.1  # seconds between two looks at the kernel's memory
+# Case studies on photographs that the project may not ship: the chapter's name, the dataset's.
+PHOTOGRAPHS = {"ants_and_bees": "hymenoptera", "cats_and_dogs": "cats_and_dogs"}
+PHOTOGRAPHS_TAG = "photographs"  # of cells that need them, or names that such a cell has made
 
 
 def pages(root: Path = ROOT) -> list[Path]:
@@ -42,6 +45,23 @@ def unlisted(root: Path = ROOT) -> list[str]:
     return sorted(p.relative_to(root).as_posix() for p in files - hidden - set(pages(root)))
 
 
+def missing_photographs(chapter: Path) -> str | None:
+    """Say which photographs a chapter needs that are not on this machine, and how to get them.
+
+    Nothing is downloaded here: a test or a build that fetches on its own account would depend on
+    somebody else's server.
+    """
+    name = PHOTOGRAPHS.get(chapter.stem) if chapter.suffix == ".ipynb" else None
+    if name is None:
+        return None
+    from tlbook.data import dataset_status  # takes PyTorch, which other chapters do not wait for
+
+    status = dataset_status(name)
+    if status.present:
+        return None
+    return f"{chapter.stem}: the photographs {name} are not on this machine; {status.how_to_get}"
+
+
 def _with_suffix(page: Path) -> Path:
     found = [page.with_name(page.name + suffix) for suffix in (".ipynb", ".md")]
     existing = [path for path in found if path.exists()]
@@ -59,12 +79,13 @@ class Run:
     peak: int
 
 
-def run(path: Path, folder: Path | None = None) -> Run:
+def run(path: Path, folder: Path | None = None, *, skipped_tag: str = "") -> Run:
     """Execute a notebook from top to bottom in a new kernel, as a reader would.
 
     Args:
         path: the notebook, which is not changed.
         folder: where it runs; None is the notebook's own folder.
+        skipped_tag: cells with this tag are not run and keep their stored outputs; "" runs all.
 
     Raises:
         nbclient.exceptions.CellExecutionError: if a cell raises.
@@ -77,6 +98,7 @@ def run(path: Path, folder: Path | None = None) -> Run:
         timeout=SECONDS_PER_CELL,
         record_timing=False,  # it would become part of the cells, and of the key in the cache
         kernel_name="python3",
+        skip_cells_with_tag=skipped_tag,
         resources={"metadata": {"path": str(folder or path.parent)}},
     )
     memory = _Memory()

@@ -58,6 +58,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("chapters", nargs="*", type=Path)
     for path in parser.parse_args().chapters or book.chapters():
+        if missing := book.missing_photographs(path):
+            print(f"{path}: left as it is. {missing}")
+            continue
         run = store(path.resolve())
         print(f"{path}: {run.seconds:.0f} s, {run.peak / 2**20:.0f} MB")
 

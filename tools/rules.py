@@ -96,6 +96,14 @@ def has_plain_code(notebook: NotebookNode) -> Iterator[str]:
             yield f"code cell {number} is skipped by nbval"
 
 
+def has_tagged_photographs(notebook: NotebookNode) -> Iterator[str]:
+    """A cell that names photographs says so by its tag, or the build would need them."""
+    for number, cell in enumerate(_code(notebook), 1):
+        loaded = [n for n in book.PHOTOGRAPHS.values() if f'load_dataset("{n}"' in cell.source]
+        if loaded and book.PHOTOGRAPHS_TAG not in _tags(cell):
+            yield f"code cell {number} loads {loaded[0]} without the tag {book.PHOTOGRAPHS_TAG}"
+
+
 def has_true_outputs(notebook: NotebookNode) -> Iterator[str]:
     """Stored outputs hold no error that was not announced, no warning, no path of a machine."""
     for number, cell in enumerate(_code(notebook), 1):
@@ -205,8 +213,9 @@ def _checked(cell: NotebookNode) -> str | None:
 
 
 RULES: list[Rule] = [
-    is_run, is_set_up, has_short_cells, has_no_pictures, has_plain_code, has_true_outputs,
-    is_compared, has_described_pictures, has_its_parts, has_lessons, has_exercises, has_a_quiz,
+    is_run, is_set_up, has_short_cells, has_no_pictures, has_plain_code, has_tagged_photographs,
+    has_true_outputs, is_compared, has_described_pictures, has_its_parts, has_lessons,
+    has_exercises, has_a_quiz,
 ]  # fmt: skip
 
 

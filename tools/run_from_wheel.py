@@ -76,7 +76,11 @@ def main() -> None:
     """Run the chapters that are named, or all; exit 1 if one fails."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("chapters", nargs="*", type=Path)
-    chapters = parser.parse_args().chapters or book.chapters()
+    asked = parser.parse_args().chapters or book.chapters()
+    missing = {chapter: book.missing_photographs(chapter) for chapter in asked}
+    for reason in filter(None, missing.values()):
+        print(f"skipped: {reason}")
+    chapters = [chapter for chapter, reason in missing.items() if reason is None]
     with tempfile.TemporaryDirectory() as folder:
         wheel = build_wheel(Path(folder))
         print(f"{wheel.name}: {wheel.stat().st_size / 2**20:.1f} MB")

@@ -1,6 +1,12 @@
 """The checks of the exercises, one module a chapter: `check.<chapter>_<n>(answer)`."""
 
 from tlbook.check.adapters import adapters_1, adapters_2, adapters_3, adapters_4
+from tlbook.check.ants_and_bees import (
+    ants_and_bees_1,
+    ants_and_bees_2,
+    ants_and_bees_3,
+    ants_and_bees_4,
+)
 from tlbook.check.better_at_the_end import (
     better_at_the_end_1,
     better_at_the_end_2,
@@ -8,6 +14,13 @@ from tlbook.check.better_at_the_end import (
     better_at_the_end_4,
 )
 from tlbook.check.caching import caching_1, caching_2, caching_3, caching_4
+from tlbook.check.cats_and_dogs import (
+    cats_and_dogs_1,
+    cats_and_dogs_2,
+    cats_and_dogs_3,
+    cats_and_dogs_4,
+    cats_and_dogs_5,
+)
 from tlbook.check.cluster import cluster_1, cluster_2, cluster_3, cluster_4
 from tlbook.check.cross_validation import (
     cross_validation_1,
@@ -120,3 +133,10 @@ from tlbook.check.rules_of_thumb import (
 )
 from tlbook.check.saving import saving_1, saving_2, saving_3, saving_4
 from tlbook.check.slim_nets import slim_nets_1, slim_nets_2, slim_nets_3, slim_nets_4
+from tlbook.check.solar_cells import solar_cells_1, solar_cells_2, solar_cells_3, solar_cells_4
+from tlbook.check.when_it_helps import (
+    when_it_helps_1,
+    when_it_helps_2,
+    when_it_helps_3,
+    when_it_helps_4,
+)

@@ -173,6 +173,20 @@ def test_predict_keeps_the_order_and_refuses_a_shuffling_loader():
         predict(nn.Identity(), DataLoader(data, 3, shuffle=True))
 
 
+class Layout(nn.Module):
+    """Say whether a batch of images has its channels last."""
+
+    def forward(self, images):
+        return images.is_contiguous(memory_format=torch.channels_last) * torch.ones(len(images), 1)
+
+
+@pytest.mark.parametrize(("precision", "channels_last"), [("bfloat16", 1), ("float32", 0)])
+def test_images_from_a_loader_come_in_the_layout_of_the_precision(precision, channels_last):
+    images = TensorDataset(torch.rand(4, 3, 8, 8), torch.zeros(4))
+    for data in (images, DataLoader(images, 2)):
+        assert (predict(Layout(), data, precision=precision) == channels_last).all()
+
+
 def test_a_last_batch_of_one_is_left_out_with_a_warning():
     with pytest.warns(UserWarning, match="BatchNorm"):
         history = fit(small_model(), blobs(33), epochs=1, batch_size=16, **QUIET)

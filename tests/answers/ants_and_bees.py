@@ -26,6 +26,11 @@ def against_one_half(members, targets):
     return float(((np.mean(members, axis=0) > 0.5) == (targets == 1)).mean())
 
 
+def mean_of_probabilities(members, targets):
+    p = np.mean([1 / (1 + np.exp(-member)) for member in members], axis=0)
+    return float(((p > 0.5) == (targets == 1)).mean())
+
+
 def side_by_side(backbone, images, sides, *, antialias=True, mode=True, dim=1):
     training = backbone.training
     if mode:
@@ -71,6 +76,7 @@ WRONG = {
         vote,
         exchanged,
         against_one_half,
+        mean_of_probabilities,
         lambda members, targets: np.mean(members, axis=0),
         lambda members, targets: None,
     ],

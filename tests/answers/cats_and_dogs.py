@@ -21,6 +21,10 @@ def ratio(logits, zero, one):
     return by_softmax_then_sum(logits, zero, one).exp()
 
 
+def against_all_others(logits, zero, one):
+    return torch.logit(logits.softmax(1)[:, one].sum(1))
+
+
 def overflowing(logits, zero, one):
     return (logits[:, one].exp().sum(1) / logits[:, zero].exp().sum(1)).log()
 
@@ -75,6 +79,8 @@ WRONG = {
         lambda logits, zero, one: logits[:, one].sum(1) - logits[:, zero].sum(1),
         lambda logits, zero, one: logits[:, one].amax(1) - logits[:, zero].amax(1),
         ratio,
+        against_all_others,
+        lambda logits, zero, one: logits.log_softmax(1)[:, one].logsumexp(1),
         overflowing,
         lambda logits, zero, one: torch.tensor(0.5),
         lambda logits, zero, one: None,

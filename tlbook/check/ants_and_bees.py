@@ -85,7 +85,7 @@ MIXTURES = [
         1.0,
         {
             7 / 12: "that is the mean of the members' accuracies; mix their log-odds.",
-            0.75: "compare the mean of all members with 0; one half belongs to probabilities.",
+            0.75: "average the log-odds and compare with 0; one half belongs to probabilities.",
             0.5: "that is a vote; a member that is sure counts for more than one that is not.",
             0.0: "classes are exchanged: log-odds above 0 speak for class 1.",
         },

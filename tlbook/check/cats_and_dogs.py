@@ -32,6 +32,8 @@ def cats_and_dogs_1(answer: Any) -> None:
         raise NotYet(f"expected a number, found {type(answer).__name__}.")
     if abs(answer - 3) > 1e-9:
         hints = {297: "those are the right ones.", 2: "one more still gives 0.99 exactly."}
+        if 0 < answer < 1:
+            raise NotYet(f"{answer:g} is a share; a share of 300 photographs is how many?")
         raise NotYet(hints.get(answer, f"{answer:g} of 300 are {1 - answer / 300:.4f} right."))
 
 
@@ -79,6 +81,7 @@ def cats_and_dogs_3(answer: Any) -> None:
 def _what_it_is(found: Tensor, logits: Tensor, zero: list[int], one: list[int]) -> str:
     right = logits[:, one].logsumexp(1) - logits[:, zero].logsumexp(1)
     p = logits.softmax(1)
+    share = p[:, one].sum(1)
     typical = {
         "the sign: classes in one speak for more than 0.": -right,
         "that adds logits; add probabilities.": logits[:, one].sum(1) - logits[:, zero].sum(1),
@@ -87,6 +90,8 @@ def _what_it_is(found: Tensor, logits: Tensor, zero: list[int], one: list[int]) 
         "that takes the largest of each group alone.": logits[:, one].amax(1)
         - logits[:, zero].amax(1),
         "that is a ratio; its logarithm is asked for.": p[:, one].sum(1) / p[:, zero].sum(1),
+        "that is against all other classes; take those in zero alone.": torch.logit(share),
+        "that leaves the classes in zero out.": share.log(),
         "that is a difference of probabilities.": p[:, one].sum(1) - p[:, zero].sum(1),
     }
     hints = [hint for hint, value in typical.items() if torch.allclose(found, value, atol=1e-2)]

@@ -18,7 +18,7 @@ longer training takes the rate of the shorter. No augmentation; test images choo
     python -m benchmarks.when_it_helps [fashion solar] [--seeds 0 1 2 3 4] [--write]
     python -m benchmarks.when_it_helps --seeds 0 --shrink 20   # a try
 
-Takes about half an hour on two cores: donors 4 minutes, fashion 15, solar 12. What is in the result
+Takes about an hour on one core: donors 4 minutes, fashion 15, solar 12. What is in the result
 file already is not run again; donors are kept in the cache folder.
 """
 

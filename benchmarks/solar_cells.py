@@ -13,7 +13,7 @@ what the first stages make of them is computed once.
     python -m benchmarks.solar_cells [search probe random grouped] [--seeds 0 1 2] [--write]
     python -m benchmarks.solar_cells --every 16 --size 64 --search-size 64 --epochs 1   # a try
 
-Takes about half an hour on two cores: search 7 minutes, views and probes 3, a final run 5. The part
+Takes about an hour: the search 10 minutes on two cores, a final run 10 to 15 on one. The part
 `grouped` fine-tunes once unless `--seeds` says otherwise. What is in the result file already is not
 run again.
 """
@@ -384,7 +384,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, help="use every n-th cell only")
     parser.add_argument("--size", type=int, default=224, help="pixels, of the final runs")
     parser.add_argument("--search-size", type=int, default=112)
-    parser.add_argument("--epochs", type=int, default=4, help="of the final runs")
+    parser.add_argument("--epochs", type=int, default=6, help="of the final runs")
     parser.add_argument("--write", action="store_true", help="store the result file")
     options = parser.parse_args()
     cells, add = load_cells(options.every), Adder(options.write)

@@ -16,10 +16,10 @@ at 20 images per class, on training images outside the draw, with a seed that is
 longer training takes the rate of the shorter. No augmentation; test images choose nothing.
 
     python -m benchmarks.when_it_helps [fashion solar] [--seeds 0 1 2 3 4] [--write]
-    python -m benchmarks.when_it_helps --seeds 0 --shrink 20   # a try
+    python -m benchmarks.when_it_helps --seeds 0 --sizes 5 --shrink 10   # a try
 
-Takes about an hour on one core: donors 4 minutes, fashion 15, solar 12. What is in the result
-file already is not run again; donors are kept in the cache folder.
+Takes about an hour on one core, half of it for `solar`. What is in the result file already is not
+run again; donors are kept in the cache folder.
 """
 
 import argparse

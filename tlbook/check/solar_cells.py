@@ -69,7 +69,7 @@ def solar_cells_3(answer: Any) -> None:
         if abs(found - right) < 1e-6:
             continue
         hints = {
-            2 / 3: "that is the share of groups; count items.",
+            2 / 3: "that is the share of groups, or of training items; count test items.",
             3.0: "that is the number of items; divide by how many are tested.",
             0.25: "that is the share without relatives.",
             1.0: "some of the test items have none; groups holds a label for every item.",

@@ -86,30 +86,30 @@ def when_it_helps_2(answer: Any) -> None:
 def when_it_helps_3(answer: Any) -> None:
     """Negative transfer is an interval below zero."""
     expect_function(answer, "two dictionaries")
-    scratch = {n: [0.50, 0.60, 0.55, 0.65, 0.58] for n in (50, 5, 200, 20)}
+    scratch = {n: [0.50, 0.60, 0.55, 0.65, 0.58] for n in (200, 5, 50, 20)}
     shifts = {
         5: [0.1, 0.12, 0.09, 0.11, 0.1],  # a gain
         20: [-0.1, 0.08, -0.09, 0.05, -0.04],  # a mean below 0, and noise
         50: [-0.02, -0.03, -0.02, -0.01, -0.02],  # small and sure
         200: [-0.05, -0.06, -0.07, -0.05, -0.06],
     }
-    transfer = {n: list(np.add(scratch[n], shift)) for n, shift in shifts.items()}
+    transfer = {n: list(np.add(scratch[n], shifts[n])) for n in scratch}
     found = answer(copy.deepcopy(transfer), copy.deepcopy(scratch))
     if not isinstance(found, list | tuple | np.ndarray):
         raise NotYet(f"the function returned {type(found).__name__}; expected a list.")
     found = [int(n) for n in found]
     hints = {
         (20, 50, 200): "at 20 the mean is below 0, and the interval is not.",
-        (50, 20, 200): "at 20 the mean is below 0, and the interval is not.",
         (5,): "that is where transfer gains.",
-        (50, 200, 20, 5): "that is all of them.",
+        (5, 20, 50, 200): "that is all of them.",
         (200,): "at 50 the difference is small, and surely below 0: pair the seeds.",
         (): "somewhere it harms; pair the seeds, or the spread of the draws hides it.",
     }
     if found != [50, 200]:
-        ordered = sorted(found) == [50, 200]
-        usual = hints.get(tuple(found), f"{found} is not the list of those numbers.")
-        raise NotYet("the right numbers; return them ascending." if ordered else usual)
+        numbers = tuple(sorted(found))
+        usual = hints.get(numbers, f"{found} is not the list of those numbers.")
+        right = "the right numbers; return them ascending."
+        raise NotYet(right if numbers == (50, 200) else usual)
 
 
 @exercise(

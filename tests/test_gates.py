@@ -1,6 +1,7 @@
 """The gates are gates: every fault that is planted into a copy turns its own gate red."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -201,7 +202,8 @@ def nbval_run(tmp_path_factory):
         nbformat.write(notebook, folder / f"fault_{number}.ipynb")
     start = time.monotonic()
     command = [sys.executable, "-m", "pytest", "--nbval", "--color=no", "-rA", str(folder)]
-    run = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}  # conftest.py asks the book's tools
+    run = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment)
     return run.stdout, time.monotonic() - start
 
 
